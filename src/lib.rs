@@ -6,5 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod exit;
 pub mod finding;
+pub mod metrics;
 pub mod record;
+pub mod report;
+pub mod trace;
