@@ -9,6 +9,7 @@ use crate::clock::Interval;
 use crate::finding::{Certainty, Finding, FindingCode};
 use crate::record::{
     ClockRecord, NotificationRecord, Outcome, ProjectionRecord, RunRecord, Temperature, Verdict,
+    WorkflowRecord,
 };
 
 /// A report longer than a screen hides its point; the JSON report has the rest.
@@ -167,7 +168,9 @@ impl Page {
             style.paint(Paint::Bold, &place),
             style.paint(Paint::Dim, &format!("  [{certainty}]"))
         ));
-        self.sentence("  ", &style.clean(&finding.summary));
+        if !record.headline.contains(&finding.summary) {
+            self.sentence("  ", &style.clean(&finding.summary));
+        }
         let bullet = style.sign("•", "*");
         for (index, evidence) in finding.evidence.iter().take(EVIDENCE_MAX).enumerate() {
             let label = if index == 0 { "  evidence" } else { "" };
@@ -251,6 +254,10 @@ impl Page {
             };
             self.painted_row(paint, label, &path(projection, style));
         }
+        self.assertions(record);
+        for workflow in &record.workflows {
+            self.workflow(workflow);
+        }
         for (index, clock) in record.clocks.iter().enumerate() {
             let label = if index == 0 { "clocks" } else { "" };
             self.row(label, &offset(clock, style));
@@ -278,6 +285,55 @@ impl Page {
         );
         self.row("trace", &style.clean(&record.trace_id));
         self.row("correlation", &style.clean(&record.correlation_id));
+    }
+
+    /// How many assertions came out how, and those that do not hold and are not a hop's budget: the
+    /// waterfall tells of budgets.
+    fn assertions(&mut self, record: &RunRecord) {
+        let style = self.style;
+        let made = |outcome| {
+            record
+                .assertions
+                .iter()
+                .filter(move |made| made.outcome == outcome)
+        };
+        let numbers: Vec<String> = [
+            (Outcome::Holds, "hold"),
+            (Outcome::Violated, "violated"),
+            (Outcome::Undecidable, "undecidable"),
+        ]
+        .into_iter()
+        .map(|(outcome, word)| (made(outcome).count(), word))
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, word)| format!("{number} {word}"))
+        .collect();
+        self.row("assertions", &numbers.join(", "));
+        let violated = made(Outcome::Violated).filter(|made| !made.name.ends_with(".budget"));
+        for made in violated.take(EVIDENCE_MAX) {
+            let text = format!("{}: {}", style.clean(&made.name), style.clean(&made.detail));
+            self.painted_row(Paint::Bad, "  violated", &text);
+        }
+    }
+
+    /// Ids to look a workflow up with, and what went wrong in it.
+    fn workflow(&mut self, workflow: &WorkflowRecord) {
+        let style = self.style;
+        let mut text = style.clean(&workflow.workflow_id);
+        if let Some(run) = &workflow.workflow_run_id {
+            text += &format!(", run {}", style.clean(run));
+        }
+        self.row("workflow", &text);
+        for error in workflow.result_errors.iter().take(EVIDENCE_MAX) {
+            self.painted_row(Paint::Warn, "  its error", &style.clean(error));
+        }
+        let failing = workflow
+            .activities
+            .iter()
+            .filter_map(|activity| Some((&activity.name, activity.failure.as_ref()?)));
+        for (name, failure) in failing.take(EVIDENCE_MAX) {
+            let text = format!("{}: {}", style.clean(name), style.clean(failure));
+            self.painted_row(Paint::Warn, "  its activity", &text);
+        }
     }
 
     fn clean_up(&mut self, record: &RunRecord) {
@@ -316,10 +372,10 @@ fn notification(heard: &NotificationRecord, style: Style) -> String {
         .map_or_else(|| "unknown latency".to_owned(), words::span);
     let budget = heard
         .budget_ms
-        .map(|budget| format!(", budget {}", words::limit(budget)))
+        .map(|budget| format!(" (budget {})", words::limit(budget)))
         .unwrap_or_default();
     format!(
-        "{latency} from commit to arrival{budget} ({} {})",
+        "{latency} after the commit{budget}: {} {}",
         style.clean(&heard.operation),
         style.clean(&heard.table)
     )
@@ -329,7 +385,7 @@ fn path(projection: &ProjectionRecord, style: Style) -> String {
     let arrow = style.sign(" → ", " -> ");
     let join = |states: Vec<String>| {
         if states.is_empty() {
-            "nothing".to_owned()
+            "no state".to_owned()
         } else {
             states.join(arrow)
         }
@@ -352,9 +408,9 @@ fn path(projection: &ProjectionRecord, style: Style) -> String {
         )
     };
     match projection.outcome {
-        Outcome::Holds => format!("{name} {seen}"),
-        Outcome::Violated => format!("{name} {seen}; expected {}", expected()),
-        Outcome::Undecidable => format!("{name} {seen}; expected {} (undecidable)", expected()),
+        Outcome::Holds => format!("{name}: {seen}"),
+        Outcome::Violated => format!("{name}: {seen}; expected {}", expected()),
+        Outcome::Undecidable => format!("{name}: {seen}; expected {} (undecidable)", expected()),
     }
 }
 

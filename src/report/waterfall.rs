@@ -7,6 +7,8 @@ use crate::record::{ActivityRecord, HopRecord, HopVerdict, RunRecord, WorkflowRe
 
 /// A bar shorter than this says nothing; the columns beside it give way first.
 const BAR_MIN: usize = 10;
+/// On a very narrow terminal the bar shrinks to this.
+const BAR_LEAST: usize = 4;
 const BAR_MAX: usize = 60;
 
 /// A silent hop waits for seconds where a healthy one takes milliseconds. Once its wait is this many times
@@ -118,22 +120,26 @@ impl Axis {
         usize::try_from(position.min(all)).unwrap_or(0)
     }
 
+    /// The ends of the axis in words, with `//` where it is cut. Empty where nothing was seen, or where
+    /// the words do not fit.
     fn label(&self, cells: usize, style: Style) -> String {
-        let seen = words::duration(self.seen - self.zero);
-        let dash = style.sign("─", "-");
-        match self.cut_to {
-            None => {
-                let fill = cells.saturating_sub(seen.len() + 3);
-                format!("0 {} {seen}", dash.repeat(fill))
-            }
-            Some(end) => {
-                let end = words::duration(end - self.zero);
-                let at = (cells * SEEN_PERCENT as usize / 100).saturating_sub(seen.len() + 3);
-                let left = format!("0 {} {seen} //", dash.repeat(at));
-                let fill = cells.saturating_sub(left.chars().count() + end.len() + 2);
-                format!("{left} {} {end}", dash.repeat(fill))
-            }
+        if self.seen <= self.zero + words::MS && self.cut_to.is_none() {
+            return String::new();
         }
+        let seen = words::duration(self.seen - self.zero);
+        let end = self
+            .cut_to
+            .map(|end| format!(" // {}", words::duration(end - self.zero)));
+        let end = end.unwrap_or_default();
+        let dashes = cells.saturating_sub("0  ".len() + seen.len() + end.len());
+        let label = format!("0 {} {seen}{end}", style.sign("─", "-").repeat(dashes));
+        if label.chars().count() > cells {
+            return format!(
+                "{:>cells$}",
+                words::duration(self.cut_to.unwrap_or(self.seen) - self.zero)
+            );
+        }
+        label
     }
 }
 
@@ -258,7 +264,11 @@ impl Row {
                 0 | 1 => String::new(),
                 tries => format!("{tries} tries"),
             },
-            verdict: style.clean(&activity.outcome.replace('_', " ")),
+            verdict: words::shorten(
+                &style.clean(&activity.outcome.replace('_', " ")),
+                VERDICT_MAX,
+                style.sign("…", "~"),
+            ),
             paint,
         }
     }
@@ -269,7 +279,8 @@ fn offset(ns: i64) -> String {
     format!("{sign}{}", words::duration(ns))
 }
 
-/// Widths of the columns. The service's and the budget's columns are dropped when there is no room.
+/// Widths of the columns. The service's, the budget's and the offset's columns (0 wide then) give way to
+/// the bar where there is no room for all.
 struct Columns {
     name: usize,
     service: usize,
@@ -285,7 +296,7 @@ const GAP: usize = 2;
 const LEFT: usize = 4;
 const NAME_MAX: usize = 24;
 const SERVICE_MAX: usize = 16;
-const VERDICT_MAX: usize = 12;
+const VERDICT_MAX: usize = 18;
 
 impl Columns {
     fn fit(rows: &[Row], style: Style) -> Self {
@@ -308,7 +319,7 @@ impl Columns {
             took: all("took", |row| &row.took),
             budget: all("budget", |row| &row.budget),
         };
-        let verdict = all("", |row| &row.verdict).min(VERDICT_MAX);
+        let verdict = all("", |row| &row.verdict);
         let room = |columns: &Self| style.width.saturating_sub(columns.without_bar() + GAP + verdict);
         if room(&columns) < BAR_MIN {
             columns.service = 0;
@@ -316,7 +327,10 @@ impl Columns {
         if room(&columns) < BAR_MIN {
             columns.budget = 0;
         }
-        columns.bar = room(&columns).clamp(BAR_MIN, BAR_MAX);
+        if room(&columns) < BAR_LEAST {
+            columns.offset = 0;
+        }
+        columns.bar = room(&columns).clamp(BAR_LEAST, BAR_MAX);
         columns
     }
 
@@ -334,12 +348,13 @@ impl Columns {
         if self.service > 0 {
             line += &format!("  {:service$}", "service", service = self.service);
         }
-        let label = words::shorten(&axis.label(self.bar, style), self.bar, "");
+        if self.offset > 0 {
+            line += &format!("  {:>offset$}", "from act", offset = self.offset);
+        }
+        let label = axis.label(self.bar, style);
         line += &format!(
-            "  {:>offset$}  {label:bar$}  {:>took$}",
-            "from act",
+            "  {label:bar$}  {:>took$}",
             "took",
-            offset = self.offset,
             bar = self.bar,
             took = self.took
         );
@@ -374,7 +389,9 @@ impl Columns {
             let service = words::shorten(&row.service, self.service, ellipsis);
             left += &format!("  {service:width$}", width = self.service);
         }
-        left += &format!("  {:>width$}", row.offset, width = self.offset);
+        if self.offset > 0 {
+            left += &format!("  {:>width$}", row.offset, width = self.offset);
+        }
         let mut right = format!("{:>width$}", row.took, width = self.took);
         if self.budget > 0 {
             right += &format!("  {:>width$}", row.budget, width = self.budget);

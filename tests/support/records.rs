@@ -1,6 +1,6 @@
 //! Sample records for every output's tests: one healthy run in the timings of the reference system
 //! (notification 187 ms after the commit, claim 249 ms, start 359 ms, completion 502 ms), and the same run
-//! broken in four ways.
+//! broken in five ways.
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -9,22 +9,23 @@ use throughline::finding::{Certainty, Evidence, Finding, FindingCode};
 use throughline::record::{
     ActivityRecord, AssertionRecord, CleanupRecord, ClockRecord, Fact, Fields, HopRecord, HopVerdict,
     Leftover, NotificationRecord, Observation, Outcome, Phase, ProjectionRecord, RealtimeRecord, Removed,
-    RunRecord, SCHEMA, Source, StateSeen, SubscriptionState, Temperature, Trigger, Verdict, WorkflowRecord,
+    RunRecord, SCHEMA, Source, StateSeen, Temperature, Trigger, Verdict, WorkflowRecord,
 };
 
 /// Every sample with the name of its goldens.
-pub fn all() -> [(&'static str, RunRecord); 5] {
+pub(crate) fn all() -> [(&'static str, RunRecord); 6] {
     [
         ("pass", pass()),
         ("silent", silent()),
         ("late", late()),
+        ("compensated", compensated()),
         ("error", error()),
         ("leftovers", leftovers()),
     ]
 }
 
 /// Everything arrived in time.
-pub fn pass() -> RunRecord {
+pub(crate) fn pass() -> RunRecord {
     let mut run = empty();
     run.hops = hops();
     for hop in run.hops.clone() {
@@ -66,10 +67,21 @@ pub fn pass() -> RunRecord {
             ),
         ])
         .collect();
+    let warm = [
+        frame(&mut run, "processing", 1_004.9),
+        frame(&mut run, "completed", 1_259.0),
+    ];
     run.notifications = vec![
-        notification("INSERT", Temperature::Cold, (659.8, 660.8), 847.2, 900),
-        notification("UPDATE", Temperature::Warm, (908.7, 909.7), 1_004.9, 300),
-        notification("UPDATE", Temperature::Warm, (1_161.6, 1_162.6), 1_259.0, 300),
+        notification("INSERT", Temperature::Cold, (659.8, 660.8), 847.2, 900, 4),
+        notification("UPDATE", Temperature::Warm, (908.7, 909.7), 1_004.9, 300, warm[0]),
+        notification(
+            "UPDATE",
+            Temperature::Warm,
+            (1_161.6, 1_162.6),
+            1_259.0,
+            300,
+            warm[1],
+        ),
     ];
     run.projections = vec![
         projection(
@@ -90,7 +102,7 @@ pub fn pass() -> RunRecord {
 }
 
 /// The table is not in the publication: Realtime said that it is live and delivers nothing.
-pub fn silent() -> RunRecord {
+pub(crate) fn silent() -> RunRecord {
     let mut run = pass();
     run.verdict = Verdict::Fail;
     run.headline = "notified: public.workflow_queue_projection is not in the publication supabase_realtime, \
@@ -202,7 +214,7 @@ pub fn silent() -> RunRecord {
 }
 
 /// The notification came 5 s after the commit; everything behind it is that much later.
-pub fn late() -> RunRecord {
+pub(crate) fn late() -> RunRecord {
     const LATE_MS: f64 = 5_000.0;
     let mut run = pass();
     run.verdict = Verdict::Degraded;
@@ -284,8 +296,66 @@ pub fn late() -> RunRecord {
     run
 }
 
+/// DNS refuses: the workflow undoes its work, and Temporal still calls it COMPLETED.
+pub(crate) fn compensated() -> RunRecord {
+    let mut run = pass();
+    run.verdict = Verdict::Fail;
+    run.headline = "dns_verified: the workflow compensated: NXDOMAIN for tl-7f3a.example.com".into();
+    run.fault_hop = Some("dns_verified".into());
+    let at = run.hops.iter().position(|hop| hop.id == "dns_verified").unwrap();
+    for hop in &mut run.hops[at..] {
+        hop.verdict = HopVerdict::NotReached;
+        hop.end = None;
+        hop.duration = None;
+        hop.observations.clear();
+        if hop.id != "dns_verified" {
+            hop.start = None;
+        }
+    }
+    run.hops[at].verdict = HopVerdict::Fault;
+    run.hops[at].gave_up_at_ns = Some(ms(1_402.1));
+    let workflow = &mut run.workflows[0];
+    workflow.result_errors = vec!["verifyDNS: NXDOMAIN for tl-7f3a.example.com".into()];
+    workflow.activities.truncate(5);
+    let verify = &mut workflow.activities[2];
+    verify.attempts = 3;
+    verify.outcome = "failed".into();
+    verify.failure = Some("NXDOMAIN for tl-7f3a.example.com".into());
+    workflow.activities[3].name = "removeDNS".into();
+    workflow.activities[4].name = "deactivateOrganization".into();
+    run.assertions.push(assertion(
+        "workflow.errors",
+        None,
+        Outcome::Violated,
+        "the workflow's result holds 1 error, none is declared",
+    ));
+    run.projections[1] = projection(
+        "organizations_projection",
+        &["provisioning", "active"],
+        &[("provisioning", 1_088.0), ("failed", 1_338.0)],
+        Outcome::Violated,
+    );
+    run.findings = vec![Finding {
+        code: FindingCode::Compensated,
+        hop: Some("dns_verified".into()),
+        certainty: Certainty::Proven,
+        summary: "verifyDNS failed 3 times, then the workflow undid its work; its status is COMPLETED".into(),
+        evidence: vec![Evidence::new(
+            "result.errors: verifyDNS: NXDOMAIN for tl-7f3a.example.com",
+            Some(6),
+        )],
+        unchecked: vec![],
+        next_command: Some(
+            "temporal workflow show -w org-bootstrap-0199a7c4-5b02-7f10-8a55-6f0f3b1d9c21".into(),
+        ),
+        fix: None,
+        runbook: "docs/runbook.md#compensated".into(),
+    }];
+    run
+}
+
 /// The prober's own database access is refused: nothing was done to the target.
-pub fn error() -> RunRecord {
+pub(crate) fn error() -> RunRecord {
     let mut run = empty();
     run.verdict = Verdict::Error;
     run.headline = "the prober cannot reach the database at 127.0.0.1:54322: connection refused".into();
@@ -331,7 +401,7 @@ pub fn error() -> RunRecord {
 }
 
 /// The chain is healthy, but the purge of one table was refused.
-pub fn leftovers() -> RunRecord {
+pub(crate) fn leftovers() -> RunRecord {
     let mut run = pass();
     run.cleanup
         .removed
@@ -697,15 +767,15 @@ fn push(run: &mut RunRecord, source: Source, clock: Clock, at: Interval, fact: F
     seq
 }
 
-/// A step of the Realtime connection as an observation, for tests that need one.
-#[allow(dead_code, reason = "not every test binary that includes this file listens")]
-pub fn subscription(run: &mut RunRecord, state: SubscriptionState) -> u32 {
-    let fact = Fact::Subscription {
-        listen: Some("queue".into()),
-        state,
-        detail: None,
+fn frame(run: &mut RunRecord, status: &str, arrived: f64) -> u32 {
+    let fact = Fact::Frame {
+        listen: "queue".into(),
+        table: "public.workflow_queue_projection".into(),
+        operation: "UPDATE".into(),
+        fields: Fields::from([("status".into(), json!(status))]),
+        errors: vec![],
     };
-    push(run, Source::Realtime, Clock::Prober, point(618.0), fact)
+    push(run, Source::Realtime, Clock::Prober, point(arrived), fact)
 }
 
 fn notification(
@@ -714,6 +784,7 @@ fn notification(
     committed: (f64, f64),
     arrived: f64,
     budget_ms: u64,
+    observation: u32,
 ) -> NotificationRecord {
     let committed = interval(committed.0, committed.1);
     NotificationRecord {
@@ -724,7 +795,7 @@ fn notification(
         arrived_ns: ms(arrived),
         latency: Some(point(arrived).since(committed)),
         budget_ms: Some(budget_ms),
-        observation: 4,
+        observation,
     }
 }
 
@@ -790,12 +861,12 @@ fn moved(at: &mut Option<Interval>, by: i64) {
 }
 
 /// Milliseconds as run time.
-pub fn ms(milliseconds: f64) -> i64 {
+pub(crate) fn ms(milliseconds: f64) -> i64 {
     (milliseconds * 1e6).round() as i64
 }
 
 /// An interval of run time in milliseconds.
-pub fn interval(earliest: f64, latest: f64) -> Interval {
+pub(crate) fn interval(earliest: f64, latest: f64) -> Interval {
     Interval {
         earliest: ms(earliest),
         latest: ms(latest),
@@ -803,6 +874,6 @@ pub fn interval(earliest: f64, latest: f64) -> Interval {
 }
 
 /// A moment of run time in milliseconds.
-pub fn point(at: f64) -> Interval {
+pub(crate) fn point(at: f64) -> Interval {
     Interval::point(ms(at))
 }
