@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod chain;
 pub mod clock;
+pub mod config;
 pub mod finding;
 pub mod record;
