@@ -10,4 +10,5 @@ pub mod chain;
 pub mod clock;
 pub mod config;
 pub mod finding;
+pub mod judge;
 pub mod record;
