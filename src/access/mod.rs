@@ -5,6 +5,7 @@
 
 pub mod http;
 pub mod postgrest;
+pub mod realtime;
 pub mod sql;
 pub mod temporal;
 
