@@ -208,7 +208,8 @@ impl Temporal {
         })
     }
 
-    /// One page of a workflow's history. With `wait`, and a page token, the call is a long poll.
+    /// One page of a workflow's history: what is there, or with the token of the page before, a long poll
+    /// for what comes next.
     ///
     /// `errors` is the path in the workflow's result to its list of errors.
     ///
@@ -219,7 +220,6 @@ impl Temporal {
         workflow_id: &str,
         run_id: &str,
         token: Vec<u8>,
-        wait: bool,
         errors: Option<&str>,
         deadline: Instant,
     ) -> Result<HistoryPage, TemporalError> {
@@ -232,13 +232,13 @@ impl Temporal {
                 run_id: run_id.to_owned(),
             }),
             next_page_token: token,
-            wait_new_event: wait,
+            wait_new_event: true,
             history_event_filter_type: HistoryEventFilterType::AllEvent as i32,
             skip_archival: true,
             ..Default::default()
         };
         let mut service = self.service();
-        let call = service.get_workflow_execution_history(Self::call(request, timeout));
+        let call = service.get_workflow_execution_history(Self::call(request, LONG_POLL));
         let answer = Self::answer(deadline, "the workflow's history", call).await?;
         let received = Instant::now();
         let events: Vec<HistoryFact> = answer
