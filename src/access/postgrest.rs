@@ -122,14 +122,15 @@ impl Postgrest {
         Ok((rows, answer))
     }
 
-    /// Asks the gateway whether the REST API behind it answers at all.
+    /// Asks the gateway whether the REST API behind it answers at all: for a table that does not exist,
+    /// because the answer is small (404 or 401), and with the database away still a 503 with its code.
     ///
     /// # Errors
     /// When the gateway itself does not answer.
     pub async fn alive(&self, deadline: Instant) -> Result<HttpAnswer, AccessError> {
         let request = HttpRequest {
-            method: Method::HEAD,
-            url: format!("{}/", self.base),
+            method: Method::GET,
+            url: format!("{}/throughline_is_the_api_there?limit=0", self.base),
             headers: Vec::new(),
             api_key: Some(self.api_key.clone()),
             token: None,

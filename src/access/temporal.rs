@@ -223,8 +223,6 @@ impl Temporal {
         errors: Option<&str>,
         deadline: Instant,
     ) -> Result<HistoryPage, TemporalError> {
-        let timeout = if wait { LONG_POLL } else { RPC_TIMEOUT }
-            .min(deadline.saturating_duration_since(Instant::now()));
         let request = GetWorkflowExecutionHistoryRequest {
             namespace: self.namespace.clone(),
             execution: Some(WorkflowExecution {

@@ -72,6 +72,16 @@ impl Case<'_> {
         })
     }
 
+    /// Whether the act was sent and nothing came back.
+    #[must_use]
+    pub fn unanswered(&self) -> bool {
+        self.acted_ns.is_some()
+            && !self
+                .observations
+                .iter()
+                .any(|observation| matches!(&observation.fact, Fact::Response { of, .. } if of == "act"))
+    }
+
     /// Whether the run was interrupted.
     #[must_use]
     pub fn interrupted(&self) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::evidence::{Evaluation, evaluate, holds, resolve_all};
-use super::timing::{COMMIT_RESOLUTION_NS, Moment, commit_stamp, end_of, start_of};
+use super::timing::{COMMIT_RESOLUTION_NS, commit_stamp, end_of, start_of};
 use super::{Case, endpoint_for, plain, same};
 use crate::access::temporal::close_status;
 use crate::chain::model::{Expect, Hop, Projection, Via, Witness, WorkflowStep};
@@ -257,6 +257,15 @@ fn decide(duration: Interval, limit: i64) -> Outcome {
 /// waited for and did not come, and none came, then the thread is broken there and not the witness.
 fn missing_fault(case: &Case<'_>, evaluation: &Evaluation, hops: &mut [HopRecord]) -> Option<usize> {
     case.acted_ns?;
+    if case.unanswered() {
+        // Whether the target ever got the act is not known: nothing can be said against it.
+        for (record, hop) in hops.iter_mut().zip(&case.chain.hops) {
+            if hop.witness == Witness::Response {
+                record.verdict = HopVerdict::Unwitnessed;
+            }
+        }
+        return None;
+    }
     let lost = case.lost_endpoints();
     let seen = |hop: usize| evaluation.hops[hop].complete;
     let works = |hop: usize| !lost.contains(endpoint_for(case.chain, &case.chain.hops[hop].witness).as_str());
@@ -1083,10 +1092,4 @@ pub fn span(interval: Interval) -> String {
     } else {
         format!("{low} to {high}")
     }
-}
-
-/// The moment of an observation, for callers outside the judgement.
-#[must_use]
-pub fn moment(observation: &Observation) -> Moment {
-    Moment::of(observation)
 }

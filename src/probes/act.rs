@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::identity::Tokens;
+use super::engine::Ways;
 use super::recorder::Recorder;
 use super::store::object;
-use crate::access::http::{Http, HttpAnswer, HttpRequest, error_words};
-use crate::access::postgrest::Postgrest;
+use crate::access::http::{HttpAnswer, HttpRequest, error_words};
 use crate::access::{AccessError, AccessReason, Endpoint};
-use crate::chain::model::{Act, ActRequest, HttpEndpoint};
+use crate::chain::model::{Act, ActRequest, Chain, HttpEndpoint};
 use crate::chain::template::Scope;
 use crate::config::model::Target;
 use crate::record::{Fact, Fields, Source};
@@ -19,27 +18,34 @@ use crate::record::{Fact, Fields, Source};
 /// What the act may take.
 const ACT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sends the act. Its answer, or that there was none, becomes an observation.
+/// Sends the act. Its answer, or that there was none, becomes an observation. True when it was accepted.
 pub async fn act(
-    act: &Act,
+    chain: &Chain,
     scope: &Scope,
     target: &Target,
-    http: &Http,
-    rest: Option<&Postgrest>,
-    tokens: &Tokens,
+    ways: &Ways,
     recorder: &Recorder,
     deadline: Instant,
 ) -> bool {
+    let act = &chain.act;
     let deadline = deadline.min(Instant::now() + ACT_TIMEOUT);
     recorder.acted(Instant::now());
-    match send(act, scope, target, http, rest, tokens, deadline).await {
+    match send(act, scope, target, ways, deadline).await {
         Ok(answer) => {
             recorder.gateway_clock(&answer);
             // The request left when its connection was there: what is measured is the answer.
             recorder.acted(answer.sent);
             let accepted = act.expect_status.contains(&answer.status);
-            let (code, message) = if accepted { (None, None) } else { error_words(&answer.body) };
-            let captured = if accepted { capture(act, &answer.body) } else { Fields::new() };
+            let (code, message) = if accepted {
+                (None, None)
+            } else {
+                error_words(&answer.body)
+            };
+            let captured = if accepted {
+                capture(act, &answer.body)
+            } else {
+                Fields::new()
+            };
             recorder.ours(
                 Source::Http,
                 answer.received,
@@ -65,9 +71,7 @@ async fn send(
     act: &Act,
     scope: &Scope,
     target: &Target,
-    http: &Http,
-    rest: Option<&Postgrest>,
-    tokens: &Tokens,
+    ways: &Ways,
     deadline: Instant,
 ) -> Result<HttpAnswer, AccessError> {
     let unusable = |detail: String| AccessError {
@@ -75,27 +79,47 @@ async fn send(
         reason: AccessReason::Protocol,
         detail,
     };
-    let token = tokens
+    let token = ways
+        .tokens
         .get(&act.identity)
         .ok_or_else(|| unusable(format!("there is no token for `{}`", act.identity)))?;
-    let text = |name: &str| scope.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |name: &str| {
+        scope
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let trace = vec![
         ("traceparent", text("traceparent")),
         ("x-correlation-id", text("correlation_id")),
         ("baggage", "synthetic=true".to_owned()),
     ];
     match &act.request {
-        ActRequest::Rpc { schema, function, args } => {
-            let rest = rest.ok_or_else(|| unusable("the target has no `supabase`".to_owned()))?;
+        ActRequest::Rpc {
+            schema,
+            function,
+            args,
+        } => {
+            let rest = ways
+                .rest
+                .as_ref()
+                .ok_or_else(|| unusable("the target has no `supabase`".to_owned()))?;
             let args =
                 object(args, scope).ok_or_else(|| unusable("a name in the act has no value".to_owned()))?;
             rest.rpc(schema, function, &args, token, trace, deadline).await
         }
-        ActRequest::Http { endpoint, method, path, body } => {
+        ActRequest::Http {
+            endpoint,
+            method,
+            path,
+            body,
+        } => {
             let (name, base) = match endpoint {
-                HttpEndpoint::Supabase => {
-                    (Endpoint::Gateway, target.supabase.as_ref().map(|supabase| &supabase.url))
-                }
+                HttpEndpoint::Supabase => (
+                    Endpoint::Gateway,
+                    target.supabase.as_ref().map(|supabase| &supabase.url),
+                ),
                 HttpEndpoint::BackendApi => (Endpoint::BackendApi, target.backend_api_url.as_ref()),
                 HttpEndpoint::Worker => (Endpoint::Worker, target.worker_url.as_ref()),
             };
@@ -117,7 +141,7 @@ async fn send(
                 token: Some(token.clone()),
                 body,
             };
-            http.send(name, &request, deadline).await
+            ways.http.send(name, &request, deadline).await
         }
     }
 }

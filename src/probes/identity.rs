@@ -31,13 +31,18 @@ pub async fn tokens(
     let mut tokens = Tokens::new();
     for name in wanted {
         let Some(identity) = target.identities.get(name) else {
-            return Err(refused(format!("the target `{}` has no identity `{name}`", target.name)));
+            return Err(refused(format!(
+                "the target `{}` has no identity `{name}`",
+                target.name
+            )));
         };
         let token = match identity {
             Identity::Token(token) => token.clone(),
             Identity::Password { email, password } => {
                 let Some(supabase) = &target.supabase else {
-                    return Err(refused(format!("`{name}` signs in, and the target has no `supabase`")));
+                    return Err(refused(format!(
+                        "`{name}` signs in, and the target has no `supabase`"
+                    )));
                 };
                 sign_in(supabase, name, email, password, http, deadline).await?
             }
@@ -84,7 +89,11 @@ async fn sign_in(
 }
 
 fn refused(detail: String) -> AccessError {
-    AccessError { endpoint: Endpoint::Gateway, reason: AccessReason::Auth, detail }
+    AccessError {
+        endpoint: Endpoint::Gateway,
+        reason: AccessReason::Auth,
+        detail,
+    }
 }
 
 /// The `exp` claim of a JWT, seconds since 1970. Nothing is verified: the server does that.
@@ -92,5 +101,8 @@ fn refused(detail: String) -> AccessError {
 pub fn expiry(token: &SecretString) -> Option<i64> {
     let payload = token.expose_secret().trim().split('.').nth(1)?;
     let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-    serde_json::from_slice::<Value>(&payload).ok()?.get("exp")?.as_i64()
+    serde_json::from_slice::<Value>(&payload)
+        .ok()?
+        .get("exp")?
+        .as_i64()
 }

@@ -13,7 +13,7 @@ use super::plan;
 use super::recorder::Recorder;
 use crate::access::realtime::{
     Binding, BindingEvent, Channel, ChannelId, Client, ConnectError, ConnectOptions, Event, EventKind,
-    JoinError, JoinOptions, LiveError, NoEvent,
+    JoinError, JoinOptions, LiveError, Status,
 };
 use crate::access::{AccessReason, Endpoint};
 use crate::chain::model::Chain;
@@ -68,7 +68,9 @@ impl Listener {
             },
             lost_at: None,
         };
-        listener.subscribe(chain, scope, supabase, tokens, began, deadline).await;
+        listener
+            .subscribe(chain, scope, supabase, tokens, began, deadline)
+            .await;
         listener
     }
 
@@ -101,16 +103,27 @@ impl Listener {
         "open".clone_into(&mut self.record.closed);
         let mut channels = Vec::new();
         for listen in &chain.listen {
-            let Some(token) = tokens.get(&listen.identity) else { continue };
+            let Some(token) = tokens.get(&listen.identity) else {
+                continue;
+            };
             let mut binding = Binding::new(event_of(&listen.event), &listen.table.schema, &listen.table.name);
-            if let Some(filter) = listen.filter.as_ref().and_then(|filter| filter.resolve(scope).ok()) {
+            if let Some(filter) = listen
+                .filter
+                .as_ref()
+                .and_then(|filter| filter.resolve(scope).ok())
+            {
                 binding = binding.with_filter(filter);
             }
             let topic = format!("realtime:throughline-{}", listen.name);
             let join = JoinOptions::new(topic, vec![binding]).with_token(token.clone());
             match client.join(join, deadline).await {
                 Ok(channel) => {
-                    self.state(channel.joined().at.mono, Some(&listen.name), SubscriptionState::Joined, None);
+                    self.state(
+                        channel.joined().at.mono,
+                        Some(&listen.name),
+                        SubscriptionState::Joined,
+                        None,
+                    );
                     channels.push((listen.name.clone(), channel));
                 }
                 Err(error) => self.refused_join(&listen.name, &error),
@@ -145,12 +158,14 @@ impl Listener {
 
     /// Waits for the next frame and records it. Silent for ever when there is no socket.
     pub async fn next(&self) -> Option<Event> {
-        let Some(client) = &self.client else { return std::future::pending().await };
+        let Some(client) = &self.client else {
+            return std::future::pending().await;
+        };
         // The engine's own deadline ends the wait; this one is far behind any run's.
-        match client.next_event(Instant::now() + Duration::from_secs(3_600)).await {
-            Ok(event) => Some(event),
-            Err(NoEvent::Deadline | NoEvent::Ended) => None,
-        }
+        client
+            .next_event(Instant::now() + Duration::from_secs(3_600))
+            .await
+            .ok()
     }
 
     /// Turns an event of the socket into observations. True when the socket is gone.
@@ -160,7 +175,11 @@ impl Listener {
         match event.kind {
             EventKind::Change { change, .. } | EventKind::LegacyChange(change) => {
                 let Some(listen) = name else { return false };
-                let row = change.record.as_ref().filter(|row| !row.is_empty()).or(change.old_record.as_ref());
+                let row = change
+                    .record
+                    .as_ref()
+                    .filter(|row| !row.is_empty())
+                    .or(change.old_record.as_ref());
                 let mut fields: Fields = self
                     .columns
                     .get(&listen)
@@ -186,37 +205,74 @@ impl Listener {
             }
             EventKind::System(system) => {
                 // The verdicts of the join are recorded where they are waited for; a later error is news.
-                if system.status.is_error() && self.channels.iter().any(|(_, channel)| channel.first_live().is_some()) {
-                    self.state(at, name.as_deref(), SubscriptionState::Rejected, Some(system.message));
+                if system.status != Status::Ok
+                    && self
+                        .channels
+                        .iter()
+                        .any(|(_, channel)| channel.first_live().is_some())
+                {
+                    self.state(
+                        at,
+                        name.as_deref(),
+                        SubscriptionState::Rejected,
+                        Some(system.message),
+                    );
                 }
             }
             EventKind::ChannelEnded(end) => {
-                self.state(at, name.as_deref(), SubscriptionState::ChannelClosed, Some(end.to_string()));
+                self.state(
+                    at,
+                    name.as_deref(),
+                    SubscriptionState::ChannelClosed,
+                    Some(end.to_string()),
+                );
                 let reason = if end.to_string().contains("expired") {
                     AccessReason::Auth
                 } else {
                     AccessReason::Reset
                 };
-                self.recorder.lost_because(Endpoint::Realtime, reason, end.to_string());
+                self.recorder
+                    .lost_because(Endpoint::Realtime, reason, end.to_string());
             }
             EventKind::Heartbeat { round_trip } => {
                 self.record.heartbeat_rtt_us = u64::try_from(round_trip.as_micros()).ok();
-                self.state(at, None, SubscriptionState::Heartbeat, Some(format!("{round_trip:?}")));
+                self.state(
+                    at,
+                    None,
+                    SubscriptionState::Heartbeat,
+                    Some(format!("{round_trip:?}")),
+                );
             }
             EventKind::HeartbeatMissed { waited } => {
-                self.state(at, None, SubscriptionState::HeartbeatMissed, Some(format!("{waited:?}")));
+                self.state(
+                    at,
+                    None,
+                    SubscriptionState::HeartbeatMissed,
+                    Some(format!("{waited:?}")),
+                );
             }
             EventKind::Disconnected(end) => {
                 self.record.closed = end.how.to_string();
-                self.state(at, None, SubscriptionState::Disconnected, Some(end.how.to_string()));
-                self.recorder.lost_because(Endpoint::Realtime, AccessReason::Reset, end.how.to_string());
+                self.state(
+                    at,
+                    None,
+                    SubscriptionState::Disconnected,
+                    Some(end.how.to_string()),
+                );
+                self.recorder
+                    .lost_because(Endpoint::Realtime, AccessReason::Reset, end.how.to_string());
                 self.lost_at = Some(at);
                 self.client = None;
                 self.channels.clear();
                 return true;
             }
             EventKind::Undecodable { error, .. } => {
-                self.state(at, name.as_deref(), SubscriptionState::Connected, Some(format!("a frame that cannot be read: {error}")));
+                self.state(
+                    at,
+                    name.as_deref(),
+                    SubscriptionState::Connected,
+                    Some(format!("a frame that cannot be read: {error}")),
+                );
             }
             EventKind::Overflow { dropped } => {
                 self.recorder.lost_because(
@@ -236,10 +292,27 @@ impl Listener {
 
     /// After a loss: tries once to connect, join and become live again, to say whether and how fast that
     /// works. What was sent in between stays lost: that is the finding.
-    pub async fn recover(&mut self, chain: &Chain, scope: &Scope, supabase: &Supabase, tokens: &Tokens, deadline: Instant) {
+    pub async fn recover(
+        &mut self,
+        chain: &Chain,
+        scope: &Scope,
+        supabase: &Supabase,
+        tokens: &Tokens,
+        deadline: Instant,
+    ) {
         let Some(lost_at) = self.lost_at else { return };
         let began = Instant::now();
-        if self.subscribe(chain, scope, supabase, tokens, began, deadline.min(began + LIVE_TIMEOUT)).await {
+        if self
+            .subscribe(
+                chain,
+                scope,
+                supabase,
+                tokens,
+                began,
+                deadline.min(began + LIVE_TIMEOUT),
+            )
+            .await
+        {
             let took = u64::try_from(lost_at.elapsed().as_millis()).ok();
             self.record.recovered_ms = took;
             self.state(
@@ -268,7 +341,9 @@ impl Listener {
 
     /// Leaves and closes. True when nothing of ours can be left on the server.
     pub async fn close(&mut self, deadline: Instant) -> bool {
-        let Some(client) = self.client.take() else { return true };
+        let Some(client) = self.client.take() else {
+            return true;
+        };
         let report = client.close(deadline).await;
         self.record.closed = report.disconnected.how.to_string();
         let confirmed = report.confirmed();
@@ -285,21 +360,33 @@ impl Listener {
     }
 
     fn name_of(&self, id: ChannelId) -> Option<String> {
-        self.channels.iter().find(|(_, channel)| channel.id() == id).map(|(name, _)| name.clone())
+        self.channels
+            .iter()
+            .find(|(_, channel)| channel.id() == id)
+            .map(|(name, _)| name.clone())
     }
 
     fn state(&self, at: Instant, listen: Option<&str>, state: SubscriptionState, detail: Option<String>) {
         self.recorder.ours(
             Source::Realtime,
             at,
-            Fact::Subscription { listen: listen.map(ToOwned::to_owned), state, detail },
+            Fact::Subscription {
+                listen: listen.map(ToOwned::to_owned),
+                state,
+                detail,
+            },
         );
     }
 
     fn refused_socket(&mut self, error: &ConnectError) {
         self.record.closed = error.to_string();
         let reason = match error {
-            ConnectError::Refused { status, message, body, .. } => {
+            ConnectError::Refused {
+                status,
+                message,
+                body,
+                ..
+            } => {
                 // The server (or the gateway before it) answered: that is the target's word.
                 self.recorder.ours(
                     Source::Http,
@@ -308,36 +395,60 @@ impl Listener {
                         of: "realtime handshake".to_owned(),
                         status: *status,
                         code: None,
-                        message: Some(message.clone().unwrap_or_else(|| body.chars().take(200).collect())),
+                        message: Some(
+                            message
+                                .clone()
+                                .unwrap_or_else(|| body.chars().take(200).collect()),
+                        ),
                         captured: Fields::new(),
                         sent_ns: self.recorder.time.now(),
                     },
                 );
-                if matches!(status, 401 | 403) { AccessReason::Auth } else { AccessReason::Refused }
+                if matches!(status, 401 | 403) {
+                    AccessReason::Auth
+                } else {
+                    AccessReason::Refused
+                }
             }
             ConnectError::Tls { .. } | ConnectError::NoRootCertificates { .. } => AccessReason::Tls,
             ConnectError::Unreachable { .. } => AccessReason::Refused,
             ConnectError::Deadline { .. } => AccessReason::TimedOut,
-            ConnectError::BadUrl { .. } | ConnectError::BadHeader { .. } | ConnectError::NotWebSocket { .. } => {
-                AccessReason::Protocol
-            }
+            ConnectError::BadUrl { .. }
+            | ConnectError::BadHeader { .. }
+            | ConnectError::NotWebSocket { .. } => AccessReason::Protocol,
         };
-        self.recorder.lost_because(Endpoint::Realtime, reason, error.to_string());
+        self.recorder
+            .lost_because(Endpoint::Realtime, reason, error.to_string());
     }
 
     fn refused_join(&self, listen: &str, error: &JoinError) {
         match error {
             JoinError::Refused(refusal) => {
-                self.state(refusal.at.mono, Some(listen), SubscriptionState::Rejected, Some(refusal.reason.clone()));
+                self.state(
+                    refusal.at.mono,
+                    Some(listen),
+                    SubscriptionState::Rejected,
+                    Some(refusal.reason.clone()),
+                );
                 if refusal.reason.contains("JWT") || refusal.reason.contains("expired") {
-                    self.recorder.lost_because(Endpoint::Realtime, AccessReason::Auth, refusal.reason.clone());
+                    self.recorder.lost_because(
+                        Endpoint::Realtime,
+                        AccessReason::Auth,
+                        refusal.reason.clone(),
+                    );
                 }
             }
             JoinError::Deadline { .. } | JoinError::Ended(_) => {
-                self.recorder.lost_because(Endpoint::Realtime, AccessReason::TimedOut, error.to_string());
+                self.recorder
+                    .lost_because(Endpoint::Realtime, AccessReason::TimedOut, error.to_string());
             }
             JoinError::BindingsNotEchoed { .. } | JoinError::TopicInUse { .. } => {
-                self.state(Instant::now(), Some(listen), SubscriptionState::Rejected, Some(error.to_string()));
+                self.state(
+                    Instant::now(),
+                    Some(listen),
+                    SubscriptionState::Rejected,
+                    Some(error.to_string()),
+                );
             }
         }
     }
@@ -345,10 +456,16 @@ impl Listener {
     fn not_live(&self, listen: &str, error: &LiveError) {
         match error {
             LiveError::Rejected(rejection) => {
-                self.state(rejection.at.mono, Some(listen), SubscriptionState::Rejected, Some(rejection.text.clone()));
+                self.state(
+                    rejection.at.mono,
+                    Some(listen),
+                    SubscriptionState::Rejected,
+                    Some(rejection.text.clone()),
+                );
             }
             LiveError::Ended(_) => {
-                self.recorder.lost_because(Endpoint::Realtime, AccessReason::Reset, error.to_string());
+                self.recorder
+                    .lost_because(Endpoint::Realtime, AccessReason::Reset, error.to_string());
             }
             LiveError::Deadline { .. } | LiveError::NothingSubscribed => {
                 self.state(

@@ -1,13 +1,13 @@
 //! Probes: the run engine, and what a run does.
 
-mod act;
-mod engine;
-mod identity;
-mod listen;
-mod plan;
-mod questions;
+pub mod act;
+pub mod engine;
+pub mod identity;
+pub mod listen;
+pub mod plan;
+pub mod questions;
 pub mod recorder;
 pub mod store;
-mod workflow;
+pub mod workflow;
 
 pub use engine::{Run, Stop, run};

@@ -10,15 +10,22 @@ use crate::chain::model::{Act, ActRequest, Chain, Expect, IdRule, Match, Project
 /// Columns and paths that the event store must give, besides the ones every event has.
 #[must_use]
 pub fn event_columns(chain: &Chain) -> Vec<String> {
-    let Some(events) = &chain.events else { return Vec::new() };
+    let Some(events) = &chain.events else {
+        return Vec::new();
+    };
     let columns = &events.columns;
-    let mut wanted: BTreeSet<String> = [&columns.id, &columns.event_type, &columns.sequence, &columns.created_at]
-        .into_iter()
-        .chain(&columns.processed_at)
-        .chain(&columns.processing_error)
-        .chain([&events.correlation])
-        .cloned()
-        .collect();
+    let mut wanted: BTreeSet<String> = [
+        &columns.id,
+        &columns.event_type,
+        &columns.sequence,
+        &columns.created_at,
+    ]
+    .into_iter()
+    .chain(&columns.processed_at)
+    .chain(&columns.processing_error)
+    .chain([&events.correlation])
+    .cloned()
+    .collect();
     for hop in &chain.hops {
         if let Witness::Event { matching, expect, .. } = &hop.witness {
             wanted.extend(match_paths(matching));
@@ -33,7 +40,16 @@ pub fn event_columns(chain: &Chain) -> Vec<String> {
 /// Columns that a row witness must give.
 #[must_use]
 pub fn row_columns(chain: &Chain, hop: &str, witness: &Witness) -> Vec<String> {
-    let Witness::Row { key, until, at, expect, .. } = witness else { return Vec::new() };
+    let Witness::Row {
+        key,
+        until,
+        at,
+        expect,
+        ..
+    } = witness
+    else {
+        return Vec::new();
+    };
     let mut wanted: BTreeSet<String> = match_paths(key).chain(match_paths(until)).collect();
     wanted.extend(at.clone());
     wanted.extend(expect_paths(expect));
@@ -56,7 +72,9 @@ pub fn projection_columns(projection: &Projection) -> Vec<String> {
 pub fn frame_columns(chain: &Chain, listen: &str) -> Vec<String> {
     let mut wanted = BTreeSet::new();
     for hop in &chain.hops {
-        if let Witness::Realtime { listen: of, matching, .. } = &hop.witness
+        if let Witness::Realtime {
+            listen: of, matching, ..
+        } = &hop.witness
             && of == listen
         {
             wanted.extend(match_paths(matching));
@@ -82,7 +100,12 @@ pub fn identities(chain: &Chain) -> BTreeSet<String> {
     let mut wanted = BTreeSet::from([chain.act.identity.clone()]);
     wanted.extend(chain.listen.iter().map(|listen| listen.identity.clone()));
     wanted.extend(chain.events.iter().filter_map(|events| via(&events.via)));
-    wanted.extend(chain.projections.iter().filter_map(|projection| via(&projection.via)));
+    wanted.extend(
+        chain
+            .projections
+            .iter()
+            .filter_map(|projection| via(&projection.via)),
+    );
     for hop in &chain.hops {
         match &hop.witness {
             Witness::Row { via: row, .. } => wanted.extend(via(row)),
@@ -98,7 +121,9 @@ fn match_paths(matches: &[Match]) -> impl Iterator<Item = String> + '_ {
 }
 
 fn expect_paths(expect: &Expect) -> impl Iterator<Item = String> + '_ {
-    match_paths(&expect.equals).chain(expect.filled.iter().cloned()).chain(expect.empty.iter().cloned())
+    match_paths(&expect.equals)
+        .chain(expect.filled.iter().cloned())
+        .chain(expect.empty.iter().cloned())
 }
 
 /// Fields of a hop that other places of the chain refer to as `${HOP.FIELD}`.
@@ -106,7 +131,12 @@ fn referenced(chain: &Chain, hop: &str) -> Vec<String> {
     let prefix = format!("{hop}.");
     let mut names: Vec<String> = Vec::new();
     let matches = |names: &mut Vec<String>, matches: &[Match]| {
-        names.extend(matches.iter().flat_map(|wanted| wanted.value.names()).map(ToOwned::to_owned));
+        names.extend(
+            matches
+                .iter()
+                .flat_map(|wanted| wanted.value.names())
+                .map(ToOwned::to_owned),
+        );
     };
     for (_, rule) in &chain.ids {
         if let IdRule::Text(template) = rule {
@@ -115,7 +145,12 @@ fn referenced(chain: &Chain, hop: &str) -> Vec<String> {
     }
     names.extend(act_names(&chain.act));
     for listen in &chain.listen {
-        names.extend(listen.filter.iter().flat_map(|filter| filter.names().map(ToOwned::to_owned)));
+        names.extend(
+            listen
+                .filter
+                .iter()
+                .flat_map(|filter| filter.names().map(ToOwned::to_owned)),
+        );
     }
     for hop in &chain.hops {
         match &hop.witness {
@@ -123,7 +158,9 @@ fn referenced(chain: &Chain, hop: &str) -> Vec<String> {
                 matches(&mut names, matching);
                 matches(&mut names, &expect.equals);
             }
-            Witness::Row { key, until, expect, .. } => {
+            Witness::Row {
+                key, until, expect, ..
+            } => {
                 matches(&mut names, key);
                 matches(&mut names, until);
                 matches(&mut names, &expect.equals);
@@ -154,13 +191,18 @@ fn referenced(chain: &Chain, hop: &str) -> Vec<String> {
 
 fn act_names(act: &Act) -> Vec<String> {
     match &act.request {
-        ActRequest::Rpc { args, .. } => {
-            args.iter().flat_map(|(_, value)| value.names()).map(ToOwned::to_owned).collect()
-        }
+        ActRequest::Rpc { args, .. } => args
+            .iter()
+            .flat_map(|(_, value)| value.names())
+            .map(ToOwned::to_owned)
+            .collect(),
         ActRequest::Http { path, body, .. } => path
             .names()
             .map(ToOwned::to_owned)
-            .chain(body.iter().flat_map(|body| body.names().into_iter().map(ToOwned::to_owned)))
+            .chain(
+                body.iter()
+                    .flat_map(|body| body.names().into_iter().map(ToOwned::to_owned)),
+            )
             .collect(),
     }
 }

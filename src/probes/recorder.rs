@@ -42,7 +42,11 @@ impl Recorder {
     /// An empty one.
     #[must_use]
     pub fn new(time: Timebase) -> Self {
-        Self { time, inner: Mutex::default(), changed: Notify::new() }
+        Self {
+            time,
+            inner: Mutex::default(),
+            changed: Notify::new(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -90,7 +94,10 @@ impl Recorder {
             source,
             clock,
             stamp,
-            at: Interval { earliest, latest: learnt },
+            at: Interval {
+                earliest,
+                latest: learnt,
+            },
             learnt_ns: learnt,
             fact,
         });
@@ -113,8 +120,17 @@ impl Recorder {
     }
 
     /// Adds that an endpoint could not be used, in words.
-    pub fn lost_because(&self, endpoint: crate::access::Endpoint, reason: AccessReason, detail: String) -> u32 {
-        self.lost(&AccessError { endpoint, reason, detail })
+    pub fn lost_because(
+        &self,
+        endpoint: crate::access::Endpoint,
+        reason: AccessReason,
+        detail: String,
+    ) -> u32 {
+        self.lost(&AccessError {
+            endpoint,
+            reason,
+            detail,
+        })
     }
 
     /// Says when the act was sent: nothing of the run can have happened before.
@@ -139,7 +155,10 @@ impl Recorder {
     pub fn database_clock(&self, rows: &Rows) {
         if let Some(stamp) = DateTime::from_timestamp_micros(rows.clock_micros) {
             let naive = self.time.naive(stamp);
-            let naive = Interval { earliest: naive, latest: naive + 1_000 };
+            let naive = Interval {
+                earliest: naive,
+                latest: naive + 1_000,
+            };
             self.sample(Clock::Postgres, naive, rows.sent, rows.received);
         }
     }
@@ -148,7 +167,10 @@ impl Recorder {
     pub fn gateway_clock(&self, answer: &HttpAnswer) {
         if let Some(date) = answer.date {
             let naive = self.time.naive(date);
-            let naive = Interval { earliest: naive, latest: naive + DATE_RESOLUTION_NS };
+            let naive = Interval {
+                earliest: naive,
+                latest: naive + DATE_RESOLUTION_NS,
+            };
             self.sample(Clock::Gateway, naive, answer.sent, answer.received);
         }
     }
@@ -161,7 +183,11 @@ impl Recorder {
 
     fn sample(&self, clock: Clock, naive: Interval, sent: Instant, received: Instant) {
         let (sent, received) = (self.time.nanos(sent), self.time.nanos(received));
-        self.lock().clocks.entry(clock).or_default().observe(naive, sent, received);
+        self.lock()
+            .clocks
+            .entry(clock)
+            .or_default()
+            .observe(naive, sent, received);
     }
 
     /// Waits until something is added. Additions before the call count.
@@ -199,9 +225,14 @@ impl Recorder {
         for observation in &mut observations {
             let Some(stamp) = observation.stamp else { continue };
             let naive = Interval::point(self.time.naive(stamp));
-            let corrected = clocks.get(&observation.clock).and_then(|bounds| bounds.correct(naive));
+            let corrected = clocks
+                .get(&observation.clock)
+                .and_then(|bounds| bounds.correct(naive));
             if let Some(corrected) = corrected {
-                let known = Interval { earliest: i64::MIN, latest: observation.learnt_ns };
+                let known = Interval {
+                    earliest: i64::MIN,
+                    latest: observation.learnt_ns,
+                };
                 observation.at = corrected.intersect(known).unwrap_or(corrected);
             }
         }

@@ -38,7 +38,10 @@ impl Sql {
     /// For a URL; connects at the first query.
     #[must_use]
     pub fn new(url: SecretString) -> Self {
-        Self { url, connection: Mutex::new(None) }
+        Self {
+            url,
+            connection: Mutex::new(None),
+        }
     }
 
     /// Runs a query.
@@ -115,20 +118,40 @@ impl<'a> Store<'a> {
         tokens: &'a Tokens,
         after: i64,
     ) -> Self {
-        Self { chain, recorder, sql, rest, tokens, after, known: std::sync::Mutex::default() }
+        Self {
+            chain,
+            recorder,
+            sql,
+            rest,
+            tokens,
+            after,
+            known: std::sync::Mutex::default(),
+        }
     }
 
     /// The largest sequence number in the event store: what comes later is of this run or of its time.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn last_sequence(chain: &Chain, sql: &Sql, recorder: &Recorder, deadline: Instant) -> Result<i64, SqlError> {
+    pub async fn last_sequence(
+        chain: &Chain,
+        sql: &Sql,
+        recorder: &Recorder,
+        deadline: Instant,
+    ) -> Result<i64, SqlError> {
         let Some(events) = &chain.events else { return Ok(0) };
         let column = sql::ident(&events.columns.sequence);
-        let query = format!("select coalesce(max({column}), 0) as last from {}", sql::table(&events.table));
+        let query = format!(
+            "select coalesce(max({column}), 0) as last from {}",
+            sql::table(&events.table)
+        );
         let rows = sql.rows(&query, deadline).await?;
         recorder.database_clock(&rows);
-        Ok(rows.rows.first().and_then(|row| row.get("last")?.as_i64()).unwrap_or(0))
+        Ok(rows
+            .rows
+            .first()
+            .and_then(|row| row.get("last")?.as_i64())
+            .unwrap_or(0))
     }
 
     /// Reads everything that is still wanted once: the event store, then each row witness.
@@ -146,13 +169,24 @@ impl<'a> Store<'a> {
         }
         for (position, hop) in self.chain.hops.iter().enumerate() {
             let reachable = hop.after.iter().all(|cause| evaluation.hops[*cause].complete) || whole;
-            if let Witness::Row { table, via, key, at, .. } = &hop.witness
+            if let Witness::Row {
+                table, via, key, at, ..
+            } = &hop.witness
                 && wanted(position)
                 && reachable
             {
                 let columns = plan::row_columns(self.chain, &hop.id, &hop.witness);
-                self.read_row(&hop.id, table, via, key, at.as_deref(), &columns, &evaluation.scope, deadline)
-                    .await;
+                self.read_row(
+                    &hop.id,
+                    table,
+                    via,
+                    key,
+                    at.as_deref(),
+                    &columns,
+                    &evaluation.scope,
+                    deadline,
+                )
+                .await;
             }
         }
     }
@@ -193,9 +227,14 @@ impl<'a> Store<'a> {
                 );
                 self.sql(&query, deadline).await
             }
-            other => self.rest(other, &events.table, &columns, &any, scope, deadline).await,
+            other => {
+                self.rest(other, &events.table, &columns, &any, scope, deadline)
+                    .await
+            }
         };
-        let Some((rows, source, learnt)) = answer else { return };
+        let Some((rows, source, learnt)) = answer else {
+            return;
+        };
         for row in rows {
             let fields: Fields = columns
                 .iter()
@@ -203,7 +242,9 @@ impl<'a> Store<'a> {
                 .collect();
             let text = |name: &String| fields.get(name).map(crate::judge::plain).unwrap_or_default();
             let id = text(&events.columns.id);
-            if !self.is_news(|known| known.events.insert(id.clone(), fields.clone()).as_ref() != Some(&fields)) {
+            if !self
+                .is_news(|known| known.events.insert(id.clone(), fields.clone()).as_ref() != Some(&fields))
+            {
                 continue;
             }
             let stamp = fields.get(&events.columns.created_at).and_then(parse_stamp);
@@ -213,30 +254,47 @@ impl<'a> Store<'a> {
                 Clock::Postgres,
                 stamp,
                 learnt,
-                Fact::Event { id, event_type, fields },
+                Fact::Event {
+                    id,
+                    event_type,
+                    fields,
+                },
             );
         }
     }
 
     /// What joins an event to this run: its correlation id, or what any of the hops says.
     fn event_alternatives(&self, scope: &Scope) -> Vec<Vec<(String, Value)>> {
-        let Some(events) = &self.chain.events else { return Vec::new() };
+        let Some(events) = &self.chain.events else {
+            return Vec::new();
+        };
         let mut any = Vec::new();
         if let Some(correlation) = scope.get("correlation_id") {
             any.push(vec![(events.correlation.clone(), correlation.clone())]);
         }
         for hop in &self.chain.hops {
-            if let Witness::Event { event_type, matching, .. } = &hop.witness
+            if let Witness::Event {
+                event_type, matching, ..
+            } = &hop.witness
                 && let Ok(mut all) = resolve_all(matching, scope)
             {
-                all.insert(0, (events.columns.event_type.clone(), Value::String(event_type.clone())));
+                all.insert(
+                    0,
+                    (
+                        events.columns.event_type.clone(),
+                        Value::String(event_type.clone()),
+                    ),
+                );
                 any.push(all);
             }
         }
         any
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a reading is a table, a key, columns and where to put it")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a reading is a table, a key, columns and where to put it"
+    )]
     async fn read_row(
         &self,
         of: &str,
@@ -261,10 +319,17 @@ impl<'a> Store<'a> {
             }
             other => self.rest(other, table, columns, &[key], scope, deadline).await,
         };
-        let Some((rows, source, learnt)) = answer else { return };
+        let Some((rows, source, learnt)) = answer else {
+            return;
+        };
         let rows: Vec<Fields> = rows
             .iter()
-            .map(|row| columns.iter().map(|path| (path.clone(), dig(row, path))).collect())
+            .map(|row| {
+                columns
+                    .iter()
+                    .map(|path| (path.clone(), dig(row, path)))
+                    .collect()
+            })
             .collect();
         if !self.is_news(|known| known.rows.insert(of.to_owned(), rows.clone()).as_ref() != Some(&rows)) {
             return;
@@ -276,16 +341,29 @@ impl<'a> Store<'a> {
                 Clock::Postgres,
                 stamp,
                 learnt,
-                Fact::Row { of: of.to_owned(), table: table.to_string(), fields },
+                Fact::Row {
+                    of: of.to_owned(),
+                    table: table.to_string(),
+                    fields,
+                },
             );
         }
     }
 
     fn is_news(&self, take: impl FnOnce(&mut Known) -> bool) -> bool {
-        take(&mut self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        take(
+            &mut self
+                .known
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
     }
 
-    async fn sql(&self, query: &str, deadline: Instant) -> Option<(Vec<Map<String, Value>>, Source, Instant)> {
+    async fn sql(
+        &self,
+        query: &str,
+        deadline: Instant,
+    ) -> Option<(Vec<Map<String, Value>>, Source, Instant)> {
         match self.sql?.rows(query, deadline).await {
             Ok(rows) => {
                 self.recorder.database_clock(&rows);
@@ -316,10 +394,18 @@ impl<'a> Store<'a> {
                     .await
                     .map(|(rows, answer)| (rows, answer, Source::Postgrest))
             }
-            Via::Rpc { identity, schema, function, args } => {
+            Via::Rpc {
+                identity,
+                schema,
+                function,
+                args,
+            } => {
                 let token = self.tokens.get(identity)?;
                 let args = object(args, scope)?;
-                match rest.rpc(schema, function, &args, token, Vec::new(), deadline).await {
+                match rest
+                    .rpc(schema, function, &args, token, Vec::new(), deadline)
+                    .await
+                {
                     Ok(answer) => rows_of(&answer).map(|rows| (rows, answer, Source::Rpc)),
                     Err(error) => Err(error.into()),
                 }
@@ -334,7 +420,11 @@ impl<'a> Store<'a> {
                 self.recorder.lost(&error);
                 None
             }
-            Err(RestError::Refused { status, code, message }) => {
+            Err(RestError::Refused {
+                status,
+                code,
+                message,
+            }) => {
                 self.recorder.ours(
                     Source::Http,
                     Instant::now(),
@@ -369,7 +459,11 @@ pub fn database_error(error: SqlError) -> AccessError {
         SqlError::Access(access) => access,
         SqlError::Refused { code, message } => AccessError {
             endpoint: Endpoint::Database,
-            reason: if code == "42501" { AccessReason::Auth } else { AccessReason::Protocol },
+            reason: if code == "42501" {
+                AccessReason::Auth
+            } else {
+                AccessReason::Protocol
+            },
             detail: format!("{code}: {message}"),
         },
     }

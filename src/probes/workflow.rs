@@ -30,8 +30,9 @@ pub async fn watch(
     let mut last = 0;
     let mut was_lost = false;
     while Instant::now() < deadline {
-        let page =
-            temporal.history(&workflow_id, &run_id, token.clone(), errors.as_deref(), deadline).await;
+        let page = temporal
+            .history(&workflow_id, &run_id, token.clone(), errors.as_deref(), deadline)
+            .await;
         match page {
             Ok(page) => {
                 was_lost = false;

@@ -51,10 +51,14 @@ pub enum GuardError {
 /// # Errors
 /// When the target has no guard, or nothing with which the run's rows could be removed.
 pub fn guard<'a>(target: &'a Target, chain: &Chain) -> Result<&'a Guard, GuardError> {
-    let guard =
-        target.guard.as_ref().ok_or_else(|| GuardError::NoGuard { target: target.name.clone() })?;
+    let guard = target.guard.as_ref().ok_or_else(|| GuardError::NoGuard {
+        target: target.name.clone(),
+    })?;
     if !chain.undo.rows.is_empty() && target.database_url.is_none() {
-        return Err(GuardError::NoWayToCleanUp { chain: chain.name.clone(), target: target.name.clone() });
+        return Err(GuardError::NoWayToCleanUp {
+            chain: chain.name.clone(),
+            target: target.name.clone(),
+        });
     }
     Ok(guard)
 }
@@ -86,7 +90,9 @@ pub async fn clean_up(
     for round in 0..ROUNDS_MAX {
         let mut removed = 0;
         for (position, rows) in chain.undo.rows.iter().enumerate() {
-            let Some(condition) = condition(rows, scope, tag) else { continue };
+            let Some(condition) = condition(rows, scope, tag) else {
+                continue;
+            };
             let statement = format!("delete from {} where {condition}", sql::table(&rows.table));
             match database.execute(&statement, deadline).await {
                 Ok(count) => {
@@ -106,7 +112,11 @@ pub async fn clean_up(
     }
     for ((rows, count), failed) in chain.undo.rows.iter().zip(counts).zip(failed) {
         if count > 0 {
-            record.removed.push(Removed { kind: "row".to_owned(), what: rows.table.to_string(), count });
+            record.removed.push(Removed {
+                kind: "row".to_owned(),
+                what: rows.table.to_string(),
+                count,
+            });
         }
         audit(rows, scope, failed, database, deadline, &mut record).await;
     }
@@ -123,12 +133,24 @@ async fn audit(
     record: &mut CleanupRecord,
 ) {
     let Some(joined) = joined(rows, scope) else { return };
-    let query = format!("select count(*) as left from {} where {joined}", sql::table(&rows.table));
+    let query = format!(
+        "select count(*) as left from {} where {joined}",
+        sql::table(&rows.table)
+    );
     let left = database.rows(&query, deadline).await;
-    let leftover = |count, reason| Leftover { kind: "row".to_owned(), what: rows.table.to_string(), count, reason };
+    let leftover = |count, reason| Leftover {
+        kind: "row".to_owned(),
+        what: rows.table.to_string(),
+        count,
+        reason,
+    };
     match left {
         Ok(answer) => {
-            let count = answer.rows.first().and_then(|row| row.get("left")?.as_u64()).unwrap_or(0);
+            let count = answer
+                .rows
+                .first()
+                .and_then(|row| row.get("left")?.as_u64())
+                .unwrap_or(0);
             if count > 0 {
                 let reason = failed.unwrap_or_else(|| "they do not carry the run's tag".to_owned());
                 record.leftovers.push(leftover(Some(count), reason));
@@ -149,14 +171,23 @@ async fn stop_workflow(id: &str, temporal: Option<&Temporal>, deadline: Instant,
         reason,
     };
     let Some(temporal) = temporal else {
-        return record.leftovers.push(leftover("Temporal could not be reached".to_owned()));
+        return record
+            .leftovers
+            .push(leftover("Temporal could not be reached".to_owned()));
     };
     match temporal.describe(id, deadline).await {
         Err(TemporalError::NotFound(_)) => {}
         Ok(state) if state.status != crate::access::temporal::running() => {}
-        Ok(_) => match temporal.terminate(id, "throughline: the run is over", deadline).await {
+        Ok(_) => match temporal
+            .terminate(id, "throughline: the run is over", deadline)
+            .await
+        {
             Ok(()) => {
-                record.removed.push(Removed { kind: "workflow".to_owned(), what: id.to_owned(), count: 1 });
+                record.removed.push(Removed {
+                    kind: "workflow".to_owned(),
+                    what: id.to_owned(),
+                    count: 1,
+                });
             }
             // It closed between the two calls.
             Err(TemporalError::NotFound(_)) => {}
@@ -182,6 +213,10 @@ fn joined(rows: &UndoRows, scope: &Scope) -> Option<String> {
 fn condition(rows: &UndoRows, scope: &Scope, tag: &str) -> Option<String> {
     let joined = joined(rows, scope)?;
     // `to_jsonb` makes one rule for a text[] column and for a list inside a JSON column.
-    let tags = format!("to_jsonb({}) @> to_jsonb({}::text)", sql::path_value(&rows.tags), sql::literal(tag));
+    let tags = format!(
+        "to_jsonb({}) @> to_jsonb({}::text)",
+        sql::path_value(&rows.tags),
+        sql::literal(tag)
+    );
     Some(format!("({joined}) and {tags}"))
 }
