@@ -533,10 +533,10 @@ impl Engine<'_> {
     /// Gives up the hops whose time is over. The instant at which the next one is; none when no hop is
     /// waited for.
     fn give_up(&mut self, evaluation: &Evaluation, now: Instant) -> Option<Instant> {
+        let acted = self.recorder.acted_ns()?;
         let lost = self
             .recorder
-            .with(|observations| self.case(observations, &[]).lost_endpoints());
-        let acted = self.recorder.acted_ns()?;
+            .with(|observations| self.case(observations, &[], Some(acted)).lost_endpoints());
         let mut since: Vec<Option<RunNanos>> = Vec::with_capacity(self.chain.hops.len());
         let mut next: Option<RunNanos> = None;
         let now = self.recorder.time.nanos(now);
@@ -613,8 +613,9 @@ impl Engine<'_> {
 
     /// Whether the act was sent and nothing came back.
     fn unanswered(&self) -> bool {
+        let acted = self.recorder.acted_ns();
         self.recorder
-            .with(|observations| self.case(observations, &[]).unanswered())
+            .with(|observations| self.case(observations, &[], acted).unanswered())
     }
 
     /// Whether the frames have shown every projection in its last state.
