@@ -191,12 +191,9 @@ impl Collector<'_> {
             .as_deref()
             .filter(|_| record.verdict == Verdict::Fail);
         if let Some(hop) = fault {
-            let about = record
-                .findings
-                .iter()
-                .find(|finding| finding.hop.as_deref() == Some(hop))
-                .or(record.findings.first());
-            let reason = about.map_or(OTHER, |finding| finding.code.as_str());
+            let reason = record
+                .leading_finding()
+                .map_or(OTHER, |finding| finding.code.as_str());
             self.gauge(&metric::FAULT_INFO, &[hop, reason], 1.0);
         }
     }

@@ -62,7 +62,7 @@ pub fn verdict_line(record: &RunRecord, style: Style) -> String {
         Verdict::Inconclusive => ("INCONCLUSIVE", Paint::WarnHead),
         Verdict::Error => ("ERROR", Paint::BadHead),
     };
-    let finding = record.findings.first();
+    let finding = record.leading_finding();
     let hop = record
         .fault_hop
         .as_deref()
@@ -242,7 +242,11 @@ impl Page {
                 } else {
                     String::new()
                 };
-                self.row(&label, &notification(heard, style));
+                let late = matches!((heard.latency, heard.budget_ms), (Some(latency), Some(budget))
+                    if latency.earliest / words::MS > i64::try_from(budget).unwrap_or(i64::MAX));
+                let paint = if late { Paint::Warn } else { Paint::Plain };
+                let word = if late { ", LATE" } else { "" };
+                self.painted_row(paint, &label, &format!("{}{word}", notification(heard, style)));
             }
         }
         for (index, projection) in record.projections.iter().enumerate() {
@@ -287,8 +291,8 @@ impl Page {
         self.row("correlation", &style.clean(&record.correlation_id));
     }
 
-    /// How many assertions came out how, and those that do not hold and are not a hop's budget: the
-    /// waterfall tells of budgets.
+    /// How many assertions came out how, and those that do not hold and are no budget: the waterfall and
+    /// the notifications tell of budgets.
     fn assertions(&mut self, record: &RunRecord) {
         let style = self.style;
         let made = |outcome| {

@@ -15,19 +15,22 @@ pub struct SpanId([u8; 8]);
 
 /// The record's trace id is not one: a bug of the prober, or a record that was edited.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("`{0}` is no trace id: it takes 32 hex digits that are not all zero")]
+#[error("`{0}` is no trace id: it takes 32 lower-case hex digits that are not all zero")]
 pub struct TraceIdError(String);
 
 impl TraceId {
-    /// Reads 32 hex digits.
+    /// Reads 32 lower-case hex digits, as W3C writes them.
     ///
     /// # Errors
     /// [`TraceIdError`] if it is something else, or all zero.
     pub fn parse(hex: &str) -> Result<Self, TraceIdError> {
-        let number = u128::from_str_radix(hex, 16)
-            .ok()
-            .filter(|number| *number != 0 && hex.len() == 32 && !hex.starts_with('+'));
+        let digits = hex.len() == 32
+            && hex
+                .bytes()
+                .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+        let number = u128::from_str_radix(hex, 16).ok();
         number
+            .filter(|number| *number != 0 && digits)
             .map(|number| Self(number.to_be_bytes()))
             .ok_or_else(|| TraceIdError(hex.chars().take(64).collect()))
     }
@@ -41,33 +44,38 @@ impl TraceId {
     /// The id of one part of this trace. The same part of the same trace has the same id in every export.
     #[must_use]
     pub fn span(self, part: &str) -> SpanId {
-        let mut hasher = digest::Context::new(&digest::SHA256);
-        hasher.update(b"throughline/span/");
-        hasher.update(&self.0);
-        hasher.update(part.as_bytes());
-        let mut id = [0; 8];
-        for (to, from) in id.iter_mut().zip(hasher.finish().as_ref()) {
-            *to = *from;
-        }
-        if id == [0; 8] {
-            // W3C forbids it; one in 2^64 parts would have it.
-            id[7] = 1;
-        }
-        SpanId(id)
+        derive(&self.to_string(), part)
     }
 
     /// The span of the whole run: the parent of everything that the run caused.
     #[must_use]
     pub fn root_span(self) -> SpanId {
-        self.span("run")
+        self.span(ROOT)
     }
+}
 
-    /// The `traceparent` header that the act carries: spans of instrumented services become children of
-    /// the run's own span. Always sampled.
-    #[must_use]
-    pub fn traceparent(self) -> String {
-        format!("00-{self}-{}-01", self.root_span())
+/// Span id of a run's root span, 16 hex digits: it goes out in `traceparent`, so that spans of
+/// instrumented services become children of the run's own, and must be known before there is a record.
+#[must_use]
+pub fn root_span_id(trace_id: &str) -> String {
+    derive(trace_id, ROOT).to_string()
+}
+
+/// The part of a run that is the whole run.
+const ROOT: &str = "run";
+
+fn derive(trace_id: &str, part: &str) -> SpanId {
+    let name = format!("throughline/{trace_id}/{part}");
+    let hash = digest::digest(&digest::SHA256, name.as_bytes());
+    let mut id = [0; 8];
+    for (to, from) in id.iter_mut().zip(hash.as_ref()) {
+        *to = *from;
     }
+    if id == [0; 8] {
+        // W3C forbids it; one in 2^64 parts would have it.
+        id[7] = 1;
+    }
+    SpanId(id)
 }
 
 impl SpanId {
@@ -119,9 +127,9 @@ mod tests {
     }
 
     #[test]
-    fn the_act_names_the_runs_span_as_its_parent() {
+    fn the_act_can_name_the_runs_span_as_its_parent_before_there_is_a_record() {
         let trace = TraceId::parse(HEX).expect("valid");
-        assert_eq!(trace.traceparent(), format!("00-{HEX}-{}-01", trace.root_span()));
+        assert_eq!(root_span_id(HEX), trace.root_span().to_string());
     }
 
     #[test]

@@ -9,3 +9,5 @@ pub mod otlp;
 pub mod proto;
 pub mod semconv;
 pub mod spans;
+
+pub use ids::root_span_id;

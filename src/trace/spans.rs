@@ -154,7 +154,7 @@ impl Builder<'_> {
             (name::VERDICT, text(record.verdict.as_str())),
             (name::HEADLINE, text(&record.headline)),
         ];
-        if let Some(finding) = record.findings.first().filter(|_| failed) {
+        if let Some(finding) = record.leading_finding().filter(|_| failed) {
             attributes.push((name::ERROR_TYPE, text(finding.code.as_str())));
         }
         Span {
@@ -555,9 +555,11 @@ fn waited_to_the_limit(hop: &HopRecord, start: Interval) -> bool {
 
 /// What did not come, and for how long: `no notification within 20 s`.
 fn silence(hop: &HopRecord, start: Interval) -> String {
-    let missing = match hop.witness.split_once(' ') {
-        Some(("realtime", _)) => "notification",
-        _ => hop.witness.as_str(),
+    // The record tells the witness in words only, see `HopRecord::witness`.
+    let missing = if hop.witness.contains(" frame on ") {
+        "notification"
+    } else {
+        &hop.witness
     };
     let within = if waited_to_the_limit(hop, start) {
         words::limit(hop.lost_after_ms)

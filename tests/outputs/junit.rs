@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use roxmltree::{Document, Node};
-use throughline::record::{RunRecord, Verdict};
+use throughline::record::{AssertionRecord, Outcome, RunRecord, Verdict};
 use throughline::report::junit::{self, Options};
 
 use crate::{golden, records};
@@ -53,7 +53,16 @@ fn the_target_fails_the_prober_errs_and_the_rest_is_skipped() {
 
 #[test]
 fn a_missed_budget_fails_only_where_the_exit_code_does() {
-    let late = records::late();
+    let mut late = records::late();
+    late.assertions.push(AssertionRecord {
+        name: "notification.queue.cold.budget".into(),
+        hop: None,
+        outcome: Outcome::Violated,
+        detail: "5187 ms at best, the budget is 900 ms".into(),
+    });
+    let budget = "assertion notification.queue.cold.budget";
+    assert_eq!(said(&late, Options::default(), budget), "system-out");
+    assert_eq!(said(&late, STRICT, budget), "failure");
     assert_eq!(said(&late, Options::default(), "hop notified"), "system-out");
     assert_eq!(said(&late, Options::default(), "verdict"), "system-out");
     assert_eq!(said(&late, STRICT, "hop notified"), "failure");

@@ -276,7 +276,7 @@ fn a_record_without_a_trace_id_is_refused() {
     let error = spans(&record).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`none` is no trace id: it takes 32 hex digits that are not all zero"
+        "`none` is no trace id: it takes 32 lower-case hex digits that are not all zero"
     );
 }
 

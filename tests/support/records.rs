@@ -529,7 +529,7 @@ fn hops() -> Vec<HopRecord> {
         "the API takes the event",
         "postgrest",
         "",
-        "response act",
+        "response of the act",
         (678.4, 678.4),
         500,
     );
@@ -556,7 +556,7 @@ fn hops() -> Vec<HopRecord> {
         "the queue projection has the row",
         "postgres",
         "queued",
-        "row public.workflow_queue_projection via sql",
+        "row of public.workflow_queue_projection via sql",
         (659.8, 660.4),
         50,
     );
@@ -565,7 +565,7 @@ fn hops() -> Vec<HopRecord> {
         "Realtime delivers the new row",
         "realtime",
         "enqueued",
-        "realtime queue INSERT",
+        "INSERT frame on queue",
         (847.2, 847.2),
         900,
     );
@@ -583,7 +583,7 @@ fn hops() -> Vec<HopRecord> {
         "Temporal starts the workflow",
         "temporal",
         "claimed",
-        "workflow started",
+        "workflow started, by its history",
         (1_010.1, 1_014.2),
         500,
     );
@@ -691,7 +691,10 @@ fn workflow() -> WorkflowRecord {
 fn observe(run: &mut RunRecord, hop: &HopRecord) -> u32 {
     let at = hop.end.unwrap();
     let (kind, rest) = hop.witness.split_once(' ').unwrap();
-    let named = rest.trim_end_matches(" via sql").to_owned();
+    let named = rest
+        .trim_start_matches("of ")
+        .trim_end_matches(" via sql")
+        .to_owned();
     let (source, clock, fact) = match kind {
         "response" => (
             Source::Http,
@@ -723,7 +726,7 @@ fn observe(run: &mut RunRecord, hop: &HopRecord) -> u32 {
                 fields: Fields::from([("status".into(), json!("pending"))]),
             },
         ),
-        "realtime" => (
+        "INSERT" => (
             Source::Realtime,
             Clock::Prober,
             Fact::Frame {

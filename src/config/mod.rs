@@ -1,0 +1,3 @@
+//! Configuration: what was written (`raw`), and what is meant (`model`).
+
+pub mod model;
