@@ -11,6 +11,7 @@ use temporalio_client::{UntypedWorkflow, WorkflowListOptions, WorkflowStartOptio
 use temporalio_common::data_converters::RawValue;
 use temporalio_common::protos::temporal::api::common::v1::{Header, Payload};
 use throughline_sandbox::worker::contract::{BootstrapResult, workflow_id};
+use throughline_sandbox::worker::providers::ProviderKind;
 use uuid::Uuid;
 
 use worker_support::{
@@ -96,6 +97,31 @@ async fn every_event_carries_the_trace_of_the_request_and_every_activity_its_run
             assert!(event.metadata["timestamp"].is_string());
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_kind_of_event_can_be_made_to_lose_its_correlation_id() {
+    let (gateway, organization) = (Gateway::start().await, Uuid::new_v4());
+    temporal_client().await;
+    let options = options(&gateway);
+    let health = options.health_listen;
+    beside_worker(options, async {
+        gateway.until_subscribed(1).await;
+        set_faults(health, json!({"drop_correlation": "organization.dns.configured"})).await;
+        gateway.initiate(organization, bootstrap("tl-lose"), metadata());
+        gateway.until_event("organization.bootstrap.completed").await;
+    })
+    .await;
+    let started = "organization.bootstrap.workflow_started"; // its metadata is the database function's
+    let events = gateway
+        .events()
+        .into_iter()
+        .filter(|event| event.event_type != started);
+    let lost: Vec<_> = events
+        .filter(|event| event.metadata["correlation_id"].is_null())
+        .map(|event| event.event_type)
+        .collect();
+    assert_eq!(lost, ["organization.dns.configured"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,11 +272,7 @@ async fn a_compensation_that_fails_is_reported_and_does_not_stop_the_next() {
     let health = options.health_listen;
     let result = beside_worker(options, async {
         gateway.until_subscribed(1).await;
-        set_faults(
-            health,
-            json!({"dns_unresolvable": true, "dns_remove_fails": true}),
-        )
-        .await;
+        set_faults(health, json!({"compensation_fails": true})).await;
         gateway.initiate(organization, bootstrap("tl-half"), metadata());
         gateway.until_event("organization.bootstrap.failed").await;
         result_of(&client, organization).await
@@ -394,8 +416,11 @@ async fn a_second_bootstrap_of_the_same_organization_meets_the_first_run() {
 async fn of_two_workers_that_hear_the_same_row_one_takes_it() {
     let (gateway, organization) = (Gateway::start().await, Uuid::new_v4());
     temporal_client().await;
-    let (one, mut two) = (options(&gateway), options(&gateway));
+    let (mut one, mut two) = (options(&gateway), options(&gateway));
     two.task_queue.clone_from(&one.task_queue);
+    // Activities of one run land on both workers, and each mock has a zone of its own.
+    one.dns_provider = ProviderKind::Logging;
+    two.dns_provider = ProviderKind::Logging;
     let row = beside_worker(
         one,
         beside_worker(two, async {

@@ -20,8 +20,9 @@ pub struct FaultSet {
     pub dns_fails: bool,
     /// The DNS provider creates records that never resolve, so that `verifyDNS` runs out of attempts.
     pub dns_unresolvable: bool,
-    /// The DNS provider refuses to remove records, so that a compensation stops half-way.
-    pub dns_remove_fails: bool,
+    /// The DNS provider creates records that never resolve and then refuses to remove them, so that the
+    /// bootstrap fails and its compensation stops half-way.
+    pub compensation_fails: bool,
     /// The e-mail provider answers 403 `domain is not verified`.
     pub email_403: bool,
     /// This activity fails on each attempt and its retry policy knows no end.

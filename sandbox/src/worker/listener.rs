@@ -38,7 +38,7 @@ const LIVE_DEADLINE: Duration = Duration::from_secs(15);
 /// The subscription is looked at afresh when nothing, not even a heartbeat's answer, came for this long.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Taking leave of the server; it is told, not asked.
-const FAREWELL_DEADLINE: Duration = Duration::from_millis(250);
+const FAREWELL_DEADLINE: Duration = Duration::from_millis(100);
 /// Pause before the pending rows are read again after reading them failed.
 const LOOK_AGAIN_PAUSE: Duration = Duration::from_secs(5);
 

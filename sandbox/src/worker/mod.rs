@@ -199,6 +199,7 @@ pub async fn run(
     let outcome = work(&options, &credentials, &parts, &stop).await;
     surface_stop.cancel();
     finish("surface", surface).await;
+    tracing::info!("the worker has stopped");
     outcome
 }
 

@@ -98,8 +98,8 @@ pub fn email_provider(kind: ProviderKind, faults: Arc<Faults>) -> Arc<dyn EmailP
     }
 }
 
-/// A zone in memory. It forgets when the worker ends, as a real zone would not: a worker that restarts
-/// between `configureDNS` and `verifyDNS` finds the name gone.
+/// A zone in memory, and so one per worker that forgets when the worker ends, as a real zone would not: the
+/// worker that runs `verifyDNS` must be the process that ran `configureDNS`.
 struct MockDns {
     faults: Arc<Faults>,
     zone: Mutex<Zone>,
@@ -134,7 +134,7 @@ impl MockDns {
     }
 
     fn remove_now(&self, fqdn: &str) -> Result<bool, ProviderError> {
-        if self.faults.read(|faults| faults.dns_remove_fails) {
+        if self.faults.read(|faults| faults.compensation_fails) {
             return Err(dns_error(403, format!("the record of {fqdn} is locked")));
         }
         let mut zone = lock(&self.zone);
@@ -153,7 +153,9 @@ impl DnsProvider for MockDns {
     }
 
     fn resolves<'a>(&'a self, fqdn: &'a str) -> BoxFuture<'a, Result<bool, ProviderError>> {
-        let hidden = self.faults.read(|faults| faults.dns_unresolvable);
+        let hidden = self
+            .faults
+            .read(|faults| faults.dns_unresolvable || faults.compensation_fails);
         ready(Ok(!hidden && lock(&self.zone).records.contains_key(fqdn))).boxed()
     }
 

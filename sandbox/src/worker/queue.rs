@@ -115,9 +115,8 @@ impl Dispatcher {
                 tracing::debug!(row = %row.id, "already taken");
                 continue;
             }
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-                break;
-            };
+            let slot = stop.run_until_cancelled(Arc::clone(&slots).acquire_owned());
+            let Some(Ok(slot)) = slot.await else { break };
             while in_flight.try_join_next().is_some() {}
             let dispatcher = Arc::clone(&self);
             let stop = stop.clone();
@@ -225,21 +224,12 @@ impl Dispatcher {
         patiently(|| self.store.emit(event())).await
     }
 
-    /// Emits `organization.bootstrap.workflow_started`. The function has no id to be idempotent on, so an
-    /// attempt whose answer was lost is followed by a look.
+    /// Emits `organization.bootstrap.workflow_started`, which the store keeps once per initiating event and run.
     async fn record_start(&self, work: &Work<'_>, run_id: &str) -> Result<(), StoreError> {
         let traceparent = work.tracing.traceparent.as_deref();
-        let mut again = false;
         patiently(|| {
-            let look_first = std::mem::replace(&mut again, true);
-            async move {
-                if look_first && self.store.has_workflow_started(work.row).await? {
-                    return Ok(());
-                }
-                self.store
-                    .emit_workflow_started(work.row, &work.workflow_id, run_id, traceparent)
-                    .await
-            }
+            self.store
+                .emit_workflow_started(work.row, &work.workflow_id, run_id, traceparent)
         })
         .await
     }

@@ -175,8 +175,7 @@ impl EventStore {
             .await
     }
 
-    /// Appends `organization.bootstrap.workflow_started`. Each call appends one: see
-    /// [`EventStore::has_workflow_started`].
+    /// Appends `organization.bootstrap.workflow_started`. The function keeps one per initiating event and run.
     pub async fn emit_workflow_started(
         &self,
         row: &QueueRow,
@@ -194,24 +193,6 @@ impl EventStore {
         let what = "emit organization.bootstrap.workflow_started".to_owned();
         self.rpc(what, "emit_workflow_started_event", &arguments, traceparent)
             .await
-    }
-
-    /// Whether the start that answers this initiating event has been recorded.
-    pub async fn has_workflow_started(&self, row: &QueueRow) -> Result<bool, StoreError> {
-        let query = [
-            ("select", "id".to_owned()),
-            (
-                "event_type",
-                "eq.organization.bootstrap.workflow_started".to_owned(),
-            ),
-            ("stream_id", format!("eq.{}", row.stream_id)),
-            ("event_data->>bootstrap_event_id", format!("eq.{}", row.event_id)),
-            ("limit", "1".to_owned()),
-        ];
-        let found: Vec<Value> = self
-            .select("look for the started event", "domain_events", &query)
-            .await?;
-        Ok(!found.is_empty())
     }
 
     /// The event that asked for a bootstrap; `None` if it has been purged.
