@@ -60,8 +60,7 @@ use self::listener::Listener;
 use self::providers::{ProviderKind, dns_provider, email_provider};
 use self::queue::{Dispatcher, QUEUED_MAX};
 use self::status::{Status, Surface, TemporalPhase, WorkerPhase, router};
-use self::store::EventStore;
-pub use self::store::StoreError;
+use self::store::{EventStore, StoreError};
 
 /// Connecting to Temporal, TCP and the first call together: a hung server accepts and answers nothing.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
