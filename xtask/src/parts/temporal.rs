@@ -1,6 +1,6 @@
 //! The Temporal CLI, whose `server start-dev` is the real server in one process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ pub(crate) const NAME: &str = "Temporal CLI";
 const VERSION: &str = "v1.5.1";
 const PACKAGE: &str = "github.com/temporalio/cli/cmd/temporal";
 const VARIABLE: &str = "TEMPORAL_CLI";
+/// The CLI asks for Go 1.25, and from this one on Go fetches the toolchain that a module asks for by itself.
+const OLDEST_GO_MINOR: u32 = 21;
 /// Three minutes on two idle cores; many times that on busy ones.
 const DEADLINE: Duration = Duration::from_secs(40 * 60);
 
@@ -62,13 +64,7 @@ pub(crate) fn obtain(context: &Context<'_>) -> Result<Found> {
 
 /// Builds it from source into `bin`: there is no package of the binary in any registry.
 fn build(context: &Context<'_>, bin: &Path) -> Result<()> {
-    let why = format!(
-        "it builds the Temporal CLI {VERSION} (or put a `temporal` on the PATH, or name one by {VARIABLE})"
-    );
-    let remedy = "unpack the Go project's own archive of version 1.25 or newer into /usr/local/go and put \
-                  /usr/local/go/bin on the PATH; Debian 12's own `golang` package is too old, the `golang-go` of \
-                  its backports (1.21 or newer) fetches the rest by itself";
-    let go = required_tool(context, "go", &why, remedy)?;
+    let go = go(context)?;
     progress::note("Temporal CLI: building it from source; about 3 minutes on two cores, once");
     let log = context.cache.log("temporal")?;
     let mut command = Command::new(go);
@@ -88,6 +84,34 @@ fn build(context: &Context<'_>, bin: &Path) -> Result<()> {
         },
     )
     .context("the Go module proxy has to be reachable for this, and 4 GB of disk be free for its caches")
+}
+
+/// A Go that can build it, or a message that says where to get one.
+fn go(context: &Context<'_>) -> Result<PathBuf> {
+    let why = format!(
+        "it builds the Temporal CLI {VERSION} (or put a `temporal` on the PATH, or name one by {VARIABLE})"
+    );
+    let sudo = if context.environment.is_root() {
+        ""
+    } else {
+        "sudo "
+    };
+    let remedy = format!(
+        "{sudo}apt-get install -y -t bookworm-backports golang-go (Debian 12's own is too old), or unpack the Go \
+         project's archive of Go 1.25 or newer into /usr/local/go and put /usr/local/go/bin on the PATH"
+    );
+    let go = required_tool(context, "go", &why, &remedy)?;
+    let version = version_line(context, &go, &["version"])?;
+    let mut numbers = version
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("go1."))
+        .unwrap_or_default()
+        .split('.');
+    let minor: u32 = numbers.next().and_then(|minor| minor.parse().ok()).unwrap_or(0);
+    if minor < OLDEST_GO_MINOR {
+        bail!("`{version}` is older than 1.{OLDEST_GO_MINOR}; {why}. To install a newer one: {remedy}");
+    }
+    Ok(go)
 }
 
 /// The server's version in `temporal version 0.0.0-DEV (Server 1.29.1, UI 2.42.1)`. A CLI that was built from
@@ -163,7 +187,21 @@ mod tests {
             error.contains("`go` is not on the PATH; it builds the Temporal CLI v1.5.1"),
             "{error}"
         );
-        assert!(error.contains("1.25 or newer"), "{error}");
+        assert!(
+            error.contains("sudo apt-get install -y -t bookworm-backports golang-go"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_go_that_is_too_old_is_refused_before_it_fails_obscurely() {
+        let machine = Machine::new();
+        machine.install("go", "echo go version go1.19.8 linux/amd64");
+        let error = obtain(&machine.context()).unwrap_err().to_string();
+        assert!(
+            error.contains("`go version go1.19.8 linux/amd64` is older than 1.21"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -171,7 +209,8 @@ mod tests {
         let machine = Machine::new();
         let script =
             format!("printf '#!/bin/sh\\necho \"{LINE}\"\\n' > $GOBIN/temporal; chmod +x $GOBIN/temporal");
-        machine.install("go", &format!("mkdir -p $GOBIN; {script}"));
+        let version = "[ $1 = version ] && { echo go version go1.26 linux/amd64; exit; }";
+        machine.install("go", &format!("{version}; mkdir -p $GOBIN; {script}"));
         assert_eq!(obtain(&machine.context()).unwrap().how, How::Installed);
         assert_eq!(obtain(&machine.context()).unwrap().how, How::Cached);
     }
