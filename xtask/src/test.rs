@@ -99,7 +99,7 @@ impl Runner<'_> {
                 command.arg("test").args(scope(arguments));
                 // One binary's failure must not hide the next one's; and the doc tests have been run.
                 command.args(if arguments.is_empty() {
-                    &["--bins", "--lib", "--tests", "--no-fail-fast"][..]
+                    &["--tests", "--no-fail-fast"][..]
                 } else {
                     &[]
                 });
