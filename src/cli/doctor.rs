@@ -43,7 +43,7 @@ struct Check {
 
 /// Tries everything. Exit code 0 when all works, 4 when something of the prober's own access does not.
 pub async fn doctor(args: DoctorArgs) -> Exit {
-    let config = match crate::config::load::load(&args.config.config, &env) {
+    let config = match crate::config::load(&args.config.config, &env) {
         Ok(config) => config,
         Err(errors) => return complain(&errors.to_string(), Exit::Usage),
     };

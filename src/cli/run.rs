@@ -14,10 +14,9 @@ use crate::metrics;
 use crate::probes;
 use crate::record::{RunRecord, Trigger};
 use crate::report::progress::{Mode, Progress, ProgressEvent};
-use crate::report::style::{ColorChoice, Style};
+use crate::report::{ColorChoice, Style};
 use crate::report::{json, junit, terminal};
 use crate::testdata;
-use crate::trace;
 
 /// How often the status line on a terminal is moved on.
 const TICK: Duration = Duration::from_millis(100);
@@ -86,7 +85,7 @@ pub enum ExitOf {
 
 /// Makes one run.
 pub async fn run(args: RunArgs) -> Exit {
-    let config = match crate::config::load::load(&args.config.config, &env) {
+    let config = match crate::config::load(&args.config.config, &env) {
         Ok(config) => config,
         Err(errors) => return complain(&errors.to_string(), Exit::Usage),
     };
@@ -122,13 +121,6 @@ pub async fn run(args: RunArgs) -> Exit {
         match metrics::file::write(path, metrics::samples::samples(&record)) {
             Ok(()) => delivered = true,
             Err(error) => sink_failed("metrics file", &error.to_string()),
-        }
-    }
-    let endpoint = args.otlp_endpoint.as_ref().or(config.export.otlp_endpoint.as_ref());
-    if let Some(endpoint) = endpoint {
-        match trace::otlp::send(&record, endpoint, &config.export.otlp_headers, EXPORT_TIMEOUT).await {
-            Ok(()) => delivered = true,
-            Err(error) => sink_failed("OTLP", &error.to_string()),
         }
     }
     exit(
