@@ -7,6 +7,7 @@
 
 pub mod access;
 pub mod chain;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod exit;

@@ -6,7 +6,7 @@ use std::fmt;
 use serde_json::Value;
 
 /// A text with placeholders. `${name}` or `${part.name}`; `$${` writes a literal `${`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Template {
     parts: Vec<Part>,
 }
