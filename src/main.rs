@@ -16,13 +16,19 @@ fn main() -> ExitCode {
         // Help and version are no errors; a wrong flag is exit code 2, as in the catalogue.
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Pass.into() };
+            return if error.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                Exit::Pass.into()
+            };
         }
     };
     cli::init_logs(cli.verbose);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return cli::complain(&format!("the async runtime cannot start: {error}"), Exit::Error).into(),
+        Err(error) => {
+            return cli::complain(&format!("the async runtime cannot start: {error}"), Exit::Error).into();
+        }
     };
     let exit = runtime.block_on(cli::dispatch(cli));
     // A stuck name look-up or a hung connection must not hold the process back.

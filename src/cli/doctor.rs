@@ -59,7 +59,10 @@ pub async fn doctor(args: DoctorArgs) -> Exit {
                 Ok(words) => say(&format!("  ok    {:<28} {words}\n", check.name)),
                 Err(words) => {
                     failed += 1;
-                    say(&format!("  FAIL  {:<28} {words}\n        {:<28} -> {}\n", check.name, "", check.advice));
+                    say(&format!(
+                        "  FAIL  {:<28} {words}\n        {:<28} -> {}\n",
+                        check.name, "", check.advice
+                    ));
                 }
             }
         }
@@ -68,7 +71,10 @@ pub async fn doctor(args: DoctorArgs) -> Exit {
         say("everything that a run needs is there\n");
         Exit::Pass
     } else {
-        complain(&format!("{failed} checks failed: a run would end with `error`"), Exit::Error)
+        complain(
+            &format!("{failed} checks failed: a run would end with `error`"),
+            Exit::Error,
+        )
     }
 }
 
@@ -80,13 +86,19 @@ fn chosen<'a>(config: &'a Config, probe: Option<&str>) -> Result<Vec<(&'a Target
     }
     let mut all: Vec<(&Target, Vec<&Chain>)> = Vec::new();
     for probe in &config.probes {
-        let Some(target) = config.targets.get(&probe.target) else { continue };
+        let Some(target) = config.targets.get(&probe.target) else {
+            continue;
+        };
         match all.iter_mut().find(|(known, _)| known.name == target.name) {
             Some((_, chains)) => chains.push(&probe.chain),
             None => all.push((target, vec![&probe.chain])),
         }
     }
-    if all.is_empty() { Err(format!("{} has no probes", config.path.display())) } else { Ok(all) }
+    if all.is_empty() {
+        Err(format!("{} has no probes", config.path.display()))
+    } else {
+        Ok(all)
+    }
 }
 
 async fn examine(target: &Target, chains: &[&Chain]) -> Vec<Check> {
@@ -116,7 +128,9 @@ async fn gateway(target: &Target, chains: &[&Chain], http: &Http, checks: &mut V
     let Some(supabase) = &target.supabase else { return };
     let rest = Postgrest::new(http.clone(), supabase);
     checks.push(match rest.alive(by()).await {
-        Ok(answer) if answer.status < 500 => passed("gateway and REST API", format!("answer {}", answer.status)),
+        Ok(answer) if answer.status < 500 => {
+            passed("gateway and REST API", format!("answer {}", answer.status))
+        }
         Ok(answer) => Check {
             name: "gateway and REST API".to_owned(),
             outcome: Err(format!("the gateway answers {}", answer.status)),
@@ -130,7 +144,10 @@ async fn gateway(target: &Target, chains: &[&Chain], http: &Http, checks: &mut V
     for name in wanted {
         let one = BTreeSet::from([name.clone()]);
         checks.push(match tokens(target, &one, http, now, by()).await {
-            Ok(_) => passed(&format!("identity {name}"), "has a token that has not expired".to_owned()),
+            Ok(_) => passed(
+                &format!("identity {name}"),
+                "has a token that has not expired".to_owned(),
+            ),
             Err(error) => failed(&format!("identity {name}"), &error, "check targets.*.identities"),
         });
     }
@@ -143,7 +160,11 @@ async fn realtime(supabase: &crate::config::model::Supabase) -> Check {
     const ADVICE: &str = "check targets.*.supabase.realtime_url and api_key";
     let name = "realtime socket".to_owned();
     let Ok(url) = temporalio_client::Url::parse(&supabase.realtime_url) else {
-        return Check { name, outcome: Err("its URL cannot be read".to_owned()), advice: ADVICE };
+        return Check {
+            name,
+            outcome: Err("its URL cannot be read".to_owned()),
+            advice: ADVICE,
+        };
     };
     match Client::connect(&ConnectOptions::new(url, supabase.api_key.clone()), by()).await {
         Ok(client) => {
@@ -157,7 +178,11 @@ async fn realtime(supabase: &crate::config::model::Supabase) -> Check {
                 advice: ADVICE,
             }
         }
-        Err(error) => Check { name, outcome: Err(error.to_string()), advice: ADVICE },
+        Err(error) => Check {
+            name,
+            outcome: Err(error.to_string()),
+            advice: ADVICE,
+        },
     }
 }
 
@@ -174,7 +199,12 @@ async fn database(target: &Target, chains: &[&Chain], checks: &mut Vec<Check>) {
     let mut needed: Vec<(String, &str)> = Vec::new();
     for chain in chains {
         needed.extend(chain.events.iter().map(|events| (table(&events.table), "select")));
-        needed.extend(chain.projections.iter().map(|projection| (table(&projection.table), "select")));
+        needed.extend(
+            chain
+                .projections
+                .iter()
+                .map(|projection| (table(&projection.table), "select")),
+        );
         needed.extend(chain.undo.rows.iter().map(|rows| (table(&rows.table), "delete")));
     }
     needed.sort();
@@ -190,7 +220,10 @@ async fn database(target: &Target, chains: &[&Chain], checks: &mut Vec<Check>) {
         checks.push(match database.rows(&query, by()).await {
             Ok(rows) => {
                 let is = |key: &str| {
-                    rows.rows.first().and_then(|row| row.get(key)?.as_bool()).unwrap_or_default()
+                    rows.rows
+                        .first()
+                        .and_then(|row| row.get(key)?.as_bool())
+                        .unwrap_or_default()
                 };
                 Check {
                     name: what,
@@ -202,7 +235,11 @@ async fn database(target: &Target, chains: &[&Chain], checks: &mut Vec<Check>) {
                     advice: ADVICE,
                 }
             }
-            Err(error) => Check { name: what, outcome: Err(error.to_string()), advice: ADVICE },
+            Err(error) => Check {
+                name: what,
+                outcome: Err(error.to_string()),
+                advice: ADVICE,
+            },
         });
     }
 }
@@ -215,19 +252,32 @@ async fn temporal(target: &Target, checks: &mut Vec<Check>) {
             temporal
         }
         Err(error) => {
-            return checks.push(failed("temporal", &error, "check targets.*.temporal.address and api_key"));
+            return checks.push(failed(
+                "temporal",
+                &error,
+                "check targets.*.temporal.address and api_key",
+            ));
         }
     };
     let name = format!("pollers of {}", config.task_queue);
     let advice = "start the worker, or correct targets.*.temporal.task_queue and namespace";
     checks.push(match temporal.pollers(&config.task_queue, false, by()).await {
         Ok(pollers) => match pollers.freshest {
-            Some(age) if age < Duration::from_secs(70) => {
-                passed(&name, format!("{} listed, the last poll {age:.1?} ago", pollers.listed))
-            }
-            _ => Check { name, outcome: Err("nobody polls it".to_owned()), advice },
+            Some(age) if age < Duration::from_secs(70) => passed(
+                &name,
+                format!("{} listed, the last poll {age:.1?} ago", pollers.listed),
+            ),
+            _ => Check {
+                name,
+                outcome: Err("nobody polls it".to_owned()),
+                advice,
+            },
         },
-        Err(error) => Check { name, outcome: Err(error.to_string()), advice },
+        Err(error) => Check {
+            name,
+            outcome: Err(error.to_string()),
+            advice,
+        },
     });
 }
 
@@ -257,9 +307,17 @@ fn by() -> Instant {
 }
 
 fn passed(name: &str, words: String) -> Check {
-    Check { name: name.to_owned(), outcome: Ok(words), advice: "" }
+    Check {
+        name: name.to_owned(),
+        outcome: Ok(words),
+        advice: "",
+    }
 }
 
 fn failed(name: &str, error: &AccessError, advice: &'static str) -> Check {
-    Check { name: name.to_owned(), outcome: Err(error.to_string()), advice }
+    Check {
+        name: name.to_owned(),
+        outcome: Err(error.to_string()),
+        advice,
+    }
 }

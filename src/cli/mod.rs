@@ -41,7 +41,13 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct ConfigArg {
     /// The config file.
-    #[arg(short, long, env = "THROUGHLINE_CONFIG", default_value = "throughline.yaml", value_name = "FILE")]
+    #[arg(
+        short,
+        long,
+        env = "THROUGHLINE_CONFIG",
+        default_value = "throughline.yaml",
+        value_name = "FILE"
+    )]
     pub config: PathBuf,
 }
 
@@ -86,7 +92,10 @@ pub fn init_logs(verbose: u8) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_env("THROUGHLINE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
 }
 
 /// Does what was asked.
@@ -137,7 +146,14 @@ pub fn env(name: &str) -> Option<String> {
 /// # Errors
 /// What to write instead.
 pub fn choose<'a>(config: &'a Config, name: Option<&str>) -> Result<(&'a Probe, &'a Target), String> {
-    let names = || config.probes.iter().map(|probe| probe.name.as_str()).collect::<Vec<_>>().join(", ");
+    let names = || {
+        config
+            .probes
+            .iter()
+            .map(|probe| probe.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     let probe = match (name, config.probes.as_slice()) {
         (Some(name), probes) => probes
             .iter()
@@ -154,4 +170,6 @@ pub fn choose<'a>(config: &'a Config, name: Option<&str>) -> Result<(&'a Probe, 
     Ok((probe, target))
 }
 
-fn check_stub(_: &CheckArgs) -> Result<String, String> { Ok(String::new()) }
+fn check_stub(_: &CheckArgs) -> Result<String, String> {
+    Ok(String::new())
+}

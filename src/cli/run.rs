@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use secrecy::SecretString;
 use tokio::sync::watch;
 
 use super::{ConfigArg, choose, complain, env, mutter, say};
@@ -17,6 +18,7 @@ use crate::report::progress::{Mode, Progress, ProgressEvent};
 use crate::report::{ColorChoice, Style};
 use crate::report::{json, junit, terminal};
 use crate::testdata;
+use crate::trace;
 
 /// How often the status line on a terminal is moved on.
 const TICK: Duration = Duration::from_millis(100);
@@ -104,7 +106,13 @@ pub async fn run(args: RunArgs) -> Exit {
     let teller = Teller::new(&args);
     let tell = |event: ProgressEvent| teller.on(&event);
     let record = {
-        let running = probes::run(probes::Run { probe, target, trigger: Trigger::Once, progress: &tell, stop });
+        let running = probes::run(probes::Run {
+            probe,
+            target,
+            trigger: Trigger::Once,
+            progress: &tell,
+            stop,
+        });
         tokio::pin!(running);
         loop {
             tokio::select! {
@@ -123,6 +131,16 @@ pub async fn run(args: RunArgs) -> Exit {
             Err(error) => sink_failed("metrics file", &error.to_string()),
         }
     }
+    let endpoint = args
+        .otlp_endpoint
+        .as_ref()
+        .or(config.export.otlp_endpoint.as_ref());
+    if let Some(endpoint) = endpoint {
+        match export_trace(&record, endpoint, &config.export.otlp_headers).await {
+            Ok(()) => delivered = true,
+            Err(error) => sink_failed("OTLP", &error),
+        }
+    }
     exit(
         &record,
         Policy {
@@ -135,6 +153,22 @@ pub async fn run(args: RunArgs) -> Exit {
     )
 }
 
+/// Sends the run's trace.
+async fn export_trace(
+    record: &RunRecord,
+    endpoint: &str,
+    headers: &[(String, SecretString)],
+) -> Result<(), String> {
+    let trace = trace::spans::spans(record).map_err(|error| error.to_string())?;
+    let exporter =
+        trace::otlp::Exporter::new(endpoint, headers, EXPORT_TIMEOUT).map_err(|error| error.to_string())?;
+    exporter
+        .send(&trace::proto::request(&trace))
+        .await
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
 /// Writes the report. True: the verdict stands on standard output.
 fn report(args: &RunArgs, record: &RunRecord) -> bool {
     let text = match args.output {
@@ -145,7 +179,9 @@ fn report(args: &RunArgs, record: &RunRecord) -> bool {
         Output::Json => json::render(record),
         Output::Junit => Ok(junit::render(
             record,
-            junit::Options { fail_on_degraded: args.fail_on == Some(FailOn::Degraded) },
+            junit::Options {
+                fail_on_degraded: args.fail_on == Some(FailOn::Degraded),
+            },
         )),
     };
     match text {
@@ -175,7 +211,11 @@ impl Teller {
         let terminal = std::io::stderr().is_terminal();
         let mode = Mode::of(args.quiet, terminal);
         let style = Style::detect(args.color, terminal, env);
-        Self { progress: Mutex::new(Progress::new(mode, style)), mode, started: Instant::now() }
+        Self {
+            progress: Mutex::new(Progress::new(mode, style)),
+            mode,
+            started: Instant::now(),
+        }
     }
 
     fn now_ns(&self) -> i64 {
@@ -183,16 +223,32 @@ impl Teller {
     }
 
     fn on(&self, event: &ProgressEvent) {
-        let text = self.progress.lock().unwrap_or_else(PoisonError::into_inner).on(event, self.now_ns());
+        let text = self
+            .progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .on(event, self.now_ns());
         mutter(&text);
     }
 
     fn tick(&self) {
-        mutter(&self.progress.lock().unwrap_or_else(PoisonError::into_inner).tick(self.now_ns()));
+        mutter(
+            &self
+                .progress
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .tick(self.now_ns()),
+        );
     }
 
     fn finish(&self) {
-        mutter(&self.progress.lock().unwrap_or_else(PoisonError::into_inner).finish());
+        mutter(
+            &self
+                .progress
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .finish(),
+        );
     }
 
     fn is_live(&self) -> bool {
@@ -218,7 +274,9 @@ fn listen_for_signals() -> std::io::Result<probes::Stop> {
                 mutter("throughline: a second signal: clean-up is left undone\n");
                 std::process::exit(i32::from(Exit::Signal(number).code()));
             }
-            mutter(&format!("throughline: {name}: cleaning up (again to stop at once)\n"));
+            mutter(&format!(
+                "throughline: {name}: cleaning up (again to stop at once)\n"
+            ));
             // The run may be over already; then there is nobody to tell.
             let _ = tell.send(Some(name));
         }

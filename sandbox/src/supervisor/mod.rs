@@ -21,8 +21,8 @@ use tokio::sync::mpsc;
 
 use self::cluster::{ClusterError, Place};
 use self::files::USERS;
-pub use self::parts::{PartName, Setting};
 use self::parts::{Addresses, Plan, Programs, Secrets};
+pub use self::parts::{PartName, Setting};
 use self::process::{Process, SpawnError};
 use crate::auth;
 use crate::control::{self, FaultAction, PartAction, Pending, Reply, Request};
@@ -331,9 +331,7 @@ impl Supervisor {
                 .act_on_part(*part, *action)
                 .await
                 .map_err(|error| error.to_string()),
-            Request::Fault { id, action } => {
-                self.fault(id, *action).await.map_err(|error| error.to_string())
-            }
+            Request::Fault { id, action } => self.fault(id, *action).await.map_err(|error| error.to_string()),
         };
         match outcome {
             Ok(message) => Reply { ok: true, message },
@@ -615,7 +613,10 @@ fn retire_predecessor(state_dir: &StateDir) -> Result<(), UpError> {
 /// In the state folder, or under an unguessable name where that path is too long for a socket.
 fn control_socket(state_dir: &StateDir) -> PathBuf {
     state_dir.control_socket().unwrap_or_else(|| {
-        std::env::temp_dir().join(format!("throughline-sandbox-{}.sock", uuid::Uuid::new_v4().simple()))
+        std::env::temp_dir().join(format!(
+            "throughline-sandbox-{}.sock",
+            uuid::Uuid::new_v4().simple()
+        ))
     })
 }
 
@@ -674,7 +675,10 @@ fn urls(plan: &Plan) -> BTreeMap<String, String> {
         ("temporal", plan.temporal_url()),
         ("worker", format!("http://{}", plan.addresses.worker)),
         ("realtime_direct", format!("http://{}", plan.addresses.realtime)),
-        ("realtime_admin", format!("http://{}", plan.addresses.realtime_admin)),
+        (
+            "realtime_admin",
+            format!("http://{}", plan.addresses.realtime_admin),
+        ),
         ("postgrest_direct", format!("http://{}", plan.addresses.postgrest)),
         ("postgres", plan.addresses.postgres.to_string()),
     ]
