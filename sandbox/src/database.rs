@@ -12,11 +12,23 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_roles.sql", include_str!("../migrations/0001_roles.sql")),
     ("0002_auth.sql", include_str!("../migrations/0002_auth.sql")),
     ("0003_tables.sql", include_str!("../migrations/0003_tables.sql")),
-    ("0004_handlers.sql", include_str!("../migrations/0004_handlers.sql")),
-    ("0005_triggers.sql", include_str!("../migrations/0005_triggers.sql")),
+    (
+        "0004_handlers.sql",
+        include_str!("../migrations/0004_handlers.sql"),
+    ),
+    (
+        "0005_triggers.sql",
+        include_str!("../migrations/0005_triggers.sql"),
+    ),
     ("0006_api.sql", include_str!("../migrations/0006_api.sql")),
-    ("0007_visibility.sql", include_str!("../migrations/0007_visibility.sql")),
-    ("0008_realtime.sql", include_str!("../migrations/0008_realtime.sql")),
+    (
+        "0007_visibility.sql",
+        include_str!("../migrations/0007_visibility.sql"),
+    ),
+    (
+        "0008_realtime.sql",
+        include_str!("../migrations/0008_realtime.sql"),
+    ),
     // The file that real deployments apply; here too nothing else creates the role.
     ("prober-role.sql", include_str!("../../sql/prober-role.sql")),
 ];

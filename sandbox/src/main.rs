@@ -126,7 +126,9 @@ fn up(options: Up) -> anyhow::Result<()> {
         keep: options.keep,
     };
     // One thread: see the supervisor's own reasons.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     Ok(runtime.block_on(supervisor::up(options))?)
 }
 

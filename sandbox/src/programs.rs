@@ -225,7 +225,11 @@ fn debian_bin_dirs() -> Vec<PathBuf> {
     majors.sort_unstable_by(|a, b| b.cmp(a));
     majors
         .into_iter()
-        .map(|major| Path::new("/usr/lib/postgresql").join(major.to_string()).join("bin"))
+        .map(|major| {
+            Path::new("/usr/lib/postgresql")
+                .join(major.to_string())
+                .join("bin")
+        })
         .collect()
 }
 

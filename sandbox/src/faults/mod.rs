@@ -181,7 +181,11 @@ pub const FAULTS: &[Fault] = &[
     fault(
         "tp-wrong-type",
         "workflows are started under a name that no worker registers",
-        How::Switch(PartName::Worker, "workflow_type", On::Text("OrganizationBootstrap")),
+        How::Switch(
+            PartName::Worker,
+            "workflow_type",
+            On::Text("OrganizationBootstrap"),
+        ),
     ),
     fault(
         "tp-wrong-queue",
@@ -270,7 +274,11 @@ pub const FAULTS: &[Fault] = &[
     fault(
         "trace-lost",
         "workflow.queue.claimed is emitted without its correlation id",
-        How::Switch(PartName::Worker, "drop_correlation", On::Text("workflow.queue.claimed")),
+        How::Switch(
+            PartName::Worker,
+            "drop_correlation",
+            On::Text("workflow.queue.claimed"),
+        ),
     ),
 ];
 
@@ -302,10 +310,10 @@ pub enum FaultError {
         why: String,
     },
     /// PostgREST did not follow the database.
-    #[error("PostgREST did not notice the change within {} s (it answers {0})", SETTLE_TIMEOUT.as_secs())]
+    #[error("PostgREST did not notice the change within {limit} s (it answers {0})", limit = SETTLE_TIMEOUT.as_secs())]
     NotNoticed(String),
     /// The replication slot could not be taken.
-    #[error("the replication slot was not given up within {} s: {0}", slot::TAKE_TIMEOUT.as_secs())]
+    #[error("the replication slot was not given up within {limit} s: {0}", limit = slot::TAKE_TIMEOUT.as_secs())]
     Slot(String),
     /// The other subscriber was not accepted.
     #[error("the other subscriber could not subscribe: {0}")]
@@ -525,7 +533,8 @@ mod tests {
     #[test]
     fn every_file_of_sql_breaks_and_mends() {
         for fault in FAULTS {
-            let (How::Sql(file) | How::SqlSeenByPostgrest(file, _) | How::PoisonBatch(file)) = fault.how else {
+            let (How::Sql(file) | How::SqlSeenByPostgrest(file, _) | How::PoisonBatch(file)) = fault.how
+            else {
                 continue;
             };
             let (inject, clear) = sections(file);

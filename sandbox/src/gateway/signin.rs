@@ -81,11 +81,7 @@ pub(super) async fn user(State(gateway): State<Shared>, request: Request) -> Res
     let claims = match gateway.claims(request.headers()) {
         Ok(claims) => claims,
         Err(refused @ TokenRefused::Absent) => {
-            return failure(
-                StatusCode::UNAUTHORIZED,
-                "no_authorization",
-                &refused.to_string(),
-            );
+            return failure(StatusCode::UNAUTHORIZED, "no_authorization", &refused.to_string());
         }
         Err(refused) => return failure(StatusCode::FORBIDDEN, "bad_jwt", &refused.to_string()),
     };

@@ -85,12 +85,10 @@ fn env_file(plan: &Plan, passwords: &[String; USERS.len()]) -> String {
         lines.push((format!("{name}_EMAIL"), user.email.to_owned()));
         lines.push((format!("{name}_PASSWORD"), password.clone()));
     }
-    lines
-        .into_iter()
-        .fold(String::new(), |mut text, (name, value)| {
-            let _ = writeln!(text, "{name}={value}");
-            text
-        })
+    lines.into_iter().fold(String::new(), |mut text, (name, value)| {
+        let _ = writeln!(text, "{name}={value}");
+        text
+    })
 }
 
 fn config_file(plan: &Plan) -> String {

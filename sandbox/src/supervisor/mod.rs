@@ -21,8 +21,8 @@ use tokio::sync::mpsc;
 
 use self::cluster::{ClusterError, Place};
 use self::files::USERS;
-pub use self::parts::{PartName, Setting};
 use self::parts::{Addresses, Plan, Programs, Secrets};
+pub use self::parts::{PartName, Setting};
 use self::process::{Process, SpawnError};
 use crate::auth;
 use crate::control::{self, FaultAction, PartAction, Pending, Reply, Request};
@@ -327,13 +327,14 @@ impl Supervisor {
 
     async fn handle(&self, request: &Request) -> Reply {
         let outcome = match request {
-            Request::Part { part, action } => self
-                .act_on_part(*part, *action)
-                .await
-                .map_err(|error| error.to_string()),
-            Request::Fault { id, action } => {
-                self.fault(id, *action).await.map_err(|error| error.to_string())
+            Request::Part { part, action } => {
+                let done = self.act_on_part(*part, *action).await;
+                if done.is_ok() && *action == PartAction::Start {
+                    self.restore_switches(*part).await;
+                }
+                done.map_err(|error| error.to_string())
             }
+            Request::Fault { id, action } => self.fault(id, *action).await.map_err(|error| error.to_string()),
         };
         match outcome {
             Ok(message) => Reply { ok: true, message },
@@ -360,7 +361,6 @@ impl Supervisor {
         let done = match (action, process) {
             (PartAction::Start, None) => {
                 self.start(part).await?;
-                self.restore_switches(part).await;
                 format!("{part} started")
             }
             (PartAction::Start, Some(_)) => format!("{part} is running already"),
@@ -615,7 +615,10 @@ fn retire_predecessor(state_dir: &StateDir) -> Result<(), UpError> {
 /// In the state folder, or under an unguessable name where that path is too long for a socket.
 fn control_socket(state_dir: &StateDir) -> PathBuf {
     state_dir.control_socket().unwrap_or_else(|| {
-        std::env::temp_dir().join(format!("throughline-sandbox-{}.sock", uuid::Uuid::new_v4().simple()))
+        std::env::temp_dir().join(format!(
+            "throughline-sandbox-{}.sock",
+            uuid::Uuid::new_v4().simple()
+        ))
     })
 }
 
@@ -674,7 +677,10 @@ fn urls(plan: &Plan) -> BTreeMap<String, String> {
         ("temporal", plan.temporal_url()),
         ("worker", format!("http://{}", plan.addresses.worker)),
         ("realtime_direct", format!("http://{}", plan.addresses.realtime)),
-        ("realtime_admin", format!("http://{}", plan.addresses.realtime_admin)),
+        (
+            "realtime_admin",
+            format!("http://{}", plan.addresses.realtime_admin),
+        ),
         ("postgrest_direct", format!("http://{}", plan.addresses.postgrest)),
         ("postgres", plan.addresses.postgres.to_string()),
     ]

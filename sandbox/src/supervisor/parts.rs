@@ -237,7 +237,10 @@ impl Plan {
     }
 
     fn db_url(&self, role: &str, password: &str) -> String {
-        format!("postgres://{role}:{password}@{}/postgres", self.addresses.postgres)
+        format!(
+            "postgres://{role}:{password}@{}/postgres",
+            self.addresses.postgres
+        )
     }
 
     /// The URL under which everything is reached.
@@ -265,7 +268,9 @@ impl Plan {
             PartName::Temporal | PartName::Realtime | PartName::Gateway | PartName::Worker
         ) {
             for setting in self.settings_of(part) {
-                launch.args.push(format!("--{}={}", setting.name, setting.value).into());
+                launch
+                    .args
+                    .push(format!("--{}={}", setting.name, setting.value).into());
             }
         }
         launch
@@ -358,9 +363,16 @@ impl Plan {
             temporal_metrics,
             ..
         } = &self.addresses;
-        let mut args: Vec<OsString> = ["server", "start-dev", "--log-format", "json", "--log-level", "warn"]
-            .map(Into::into)
-            .into();
+        let mut args: Vec<OsString> = [
+            "server",
+            "start-dev",
+            "--log-format",
+            "json",
+            "--log-level",
+            "warn",
+        ]
+        .map(Into::into)
+        .into();
         for (flag, value) in [
             ("--ip", temporal.ip().to_string()),
             ("--port", temporal.port().to_string()),
@@ -447,12 +459,7 @@ impl Plan {
         )
     }
 
-    fn ours(
-        &self,
-        part: PartName,
-        flags: &[(&str, String)],
-        env: Vec<(&'static str, String)>,
-    ) -> Launch {
+    fn ours(&self, part: PartName, flags: &[(&str, String)], env: Vec<(&'static str, String)>) -> Launch {
         let mut args: Vec<OsString> = vec![part.as_str().into()];
         for (flag, value) in flags {
             args.push((*flag).into());
@@ -523,7 +530,12 @@ impl Plan {
 }
 
 async fn get_ok(http: &reqwest::Client, url: String) -> Result<(), String> {
-    let status = http.get(&url).send().await.map_err(|error| root_cause(&error))?.status();
+    let status = http
+        .get(&url)
+        .send()
+        .await
+        .map_err(|error| root_cause(&error))?
+        .status();
     if status.is_success() {
         Ok(())
     } else {
@@ -570,9 +582,15 @@ mod tests {
         assert_eq!(setting.name, "log_line_prefix");
         assert_eq!(setting.value, "%m=x.y");
         for bad in ["", "worker", "worker.x", "worker.=1", "=1"] {
-            assert!(matches!(bad.parse::<Setting>(), Err(SettingError::Form(_))), "{bad}");
+            assert!(
+                matches!(bad.parse::<Setting>(), Err(SettingError::Form(_))),
+                "{bad}"
+            );
         }
-        assert!(matches!("postgrest.db-uri=x".parse::<Setting>(), Err(SettingError::Postgrest(_))));
+        assert!(matches!(
+            "postgrest.db-uri=x".parse::<Setting>(),
+            Err(SettingError::Postgrest(_))
+        ));
         assert!(matches!("web.x=1".parse::<Setting>(), Err(SettingError::Part(_))));
     }
 }

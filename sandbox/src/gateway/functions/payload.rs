@@ -33,7 +33,9 @@ pub(super) struct Invalid {
 
 impl Bootstrap {
     pub(super) fn parse(body: &Value) -> Result<Self, Invalid> {
-        let body = body.as_object().ok_or_else(|| invalid("body", "must be a JSON object"))?;
+        let body = body
+            .as_object()
+            .ok_or_else(|| invalid("body", "must be a JSON object"))?;
         for key in body.keys() {
             const KNOWN: [&str; 7] = [
                 "organizationId",
@@ -45,7 +47,10 @@ impl Bootstrap {
                 "source",
             ];
             if !KNOWN.contains(&key.as_str()) {
-                return Err(invalid(key, &format!("is not a field; fields are {}", KNOWN.join(", "))));
+                return Err(invalid(
+                    key,
+                    &format!("is not a field; fields are {}", KNOWN.join(", ")),
+                ));
             }
         }
         Ok(Self {
@@ -140,9 +145,9 @@ fn users(body: &Map<String, Value>) -> Result<Value, Invalid> {
             .as_object()
             .ok_or_else(|| invalid(&at(""), "must be an object"))?;
         let email = text(user, "email", &at(".email"))?;
-        let looks_like_an_address = email
-            .split_once('@')
-            .is_some_and(|(local, domain)| !local.is_empty() && domain.contains('.') && !domain.contains('@'));
+        let looks_like_an_address = email.split_once('@').is_some_and(|(local, domain)| {
+            !local.is_empty() && domain.contains('.') && !domain.contains('@')
+        });
         if !looks_like_an_address {
             return Err(invalid(&at(".email"), "must be an e-mail address"));
         }
@@ -154,7 +159,12 @@ fn users(body: &Map<String, Value>) -> Result<Value, Invalid> {
 }
 
 fn tags(body: &Map<String, Value>) -> Result<Vec<String>, Invalid> {
-    let problem = || invalid("tags", &format!("must be an array of at most {TAGS_MAX} short texts"));
+    let problem = || {
+        invalid(
+            "tags",
+            &format!("must be an array of at most {TAGS_MAX} short texts"),
+        )
+    };
     let tags = match body.get("tags") {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(value) => value.as_array().ok_or_else(problem)?,
