@@ -1,1 +1,3 @@
 //! Throughline
+
+pub mod access;

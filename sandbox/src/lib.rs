@@ -16,3 +16,4 @@ pub mod jwt;
 pub mod programs;
 pub mod state;
 pub mod supervisor;
+pub mod worker;

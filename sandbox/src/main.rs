@@ -14,6 +14,7 @@ use throughline_sandbox::control::{self, FaultAction, PartAction, Request};
 use throughline_sandbox::faults::{self, FAULTS};
 use throughline_sandbox::gateway::{self, GatewayOptions};
 use throughline_sandbox::supervisor::{self, PartName, Setting, UpOptions};
+use throughline_sandbox::worker::{self, WorkerOptions};
 
 /// The reference system from real parts, on loopback, for Throughline to probe and for you to break.
 #[derive(Parser)]
@@ -43,6 +44,9 @@ enum Command {
     /// The gateway (started by `up`).
     #[command(hide = true)]
     Gateway(GatewayOptions),
+    /// The worker (started by `up`).
+    #[command(hide = true)]
+    Worker(WorkerOptions),
 }
 
 #[derive(clap::Args)]
@@ -109,6 +113,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Gateway(options) => {
             let keys = gateway::Keys::from_env()?;
             part(|stop| gateway::run(options, keys, stop))
+        }
+        Command::Worker(options) => {
+            let credentials = worker::Credentials::from_env()?;
+            part(|stop| worker::run(options, credentials, stop))
         }
     }
 }
