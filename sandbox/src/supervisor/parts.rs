@@ -492,7 +492,9 @@ impl Plan {
                 }
                 PartName::Temporal => self.temporal_has_namespace().await,
                 PartName::Realtime => {
-                    get_ok(http, format!("http://{}/ready", self.addresses.realtime_admin)).await
+                    get_ok(http, format!("http://{}/faults", self.addresses.realtime_admin)).await?;
+                    let listener = tokio::net::TcpStream::connect(self.addresses.realtime);
+                    listener.await.map_err(text).map(drop)
                 }
                 PartName::Gateway => get_ok(http, format!("{}/health", self.gateway_url())).await,
                 PartName::Worker => get_ok(http, format!("http://{}/ready", self.addresses.worker)).await,
