@@ -1,1 +1,3 @@
-//! sandbox
+//! The sandbox: the reference system from real parts, on loopback, for Throughline to probe.
+
+pub mod jwt;
