@@ -236,7 +236,7 @@ async fn insert(
         .query(
             "select format('%I.%I', schemaname, tablename)::regclass::oid
              from pg_catalog.pg_publication_tables
-             where pubname = $1 and ($2 in ('*', schemaname)) and ($3 in ('*', tablename))
+             where pubname = $1 and ($2::text in ('*', schemaname::text)) and ($3::text in ('*', tablename::text))
              order by 1",
             &[&publication, &wanted.schema, &wanted.table],
         )

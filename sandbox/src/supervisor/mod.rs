@@ -485,6 +485,8 @@ impl Supervisor {
         for wave in waves {
             futures::future::join_all(wave.iter().map(|part| self.end(*part))).await;
         }
+        self.state.borrow_mut().phase = "stopped".to_owned();
+        self.write_state();
     }
 
     async fn end(&self, part: PartName) {
