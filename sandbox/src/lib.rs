@@ -14,6 +14,7 @@ pub mod faults;
 pub mod gateway;
 pub mod jwt;
 pub mod programs;
+pub mod realtime;
 pub mod state;
 pub mod supervisor;
 pub mod worker;

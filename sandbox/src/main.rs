@@ -2,86 +2,22 @@
 
 #![forbid(unsafe_code)]
 
+mod cli;
+
 use std::future::Future;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser as _;
 use tokio_util::sync::CancellationToken;
 
-use throughline_sandbox::control::{self, FaultAction, PartAction, Request};
+use throughline_sandbox::control::{self, FaultAction, Request};
 use throughline_sandbox::faults::{self, FAULTS};
-use throughline_sandbox::gateway::{self, GatewayOptions};
-use throughline_sandbox::supervisor::{self, PartName, Setting, UpOptions};
+use throughline_sandbox::supervisor::{self, UpOptions};
+use throughline_sandbox::{gateway, worker};
 
-/// The reference system from real parts, on loopback, for Throughline to probe and for you to break.
-#[derive(Parser)]
-#[command(name = "throughline-sandbox", version, about)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Start everything, print `ready PATH/throughline.yaml`, run until Ctrl-C.
-    Up(Up),
-    /// Break something in a running sandbox, or mend it.
-    #[command(subcommand)]
-    Fault(FaultCommand),
-    /// Kill, stop, start, pause or resume one part of a running sandbox.
-    Part {
-        /// What to do.
-        action: PartAction,
-        /// postgres, postgrest, temporal, realtime, gateway or worker.
-        name: PartName,
-        /// The folder given to `up`.
-        #[arg(long)]
-        state_dir: PathBuf,
-    },
-    /// The gateway (started by `up`).
-    #[command(hide = true)]
-    Gateway(GatewayOptions),
-}
-
-#[derive(clap::Args)]
-struct Up {
-    /// Folder for the state, the secrets and the logs of this sandbox.
-    #[arg(long)]
-    state_dir: PathBuf,
-    /// Inject a fault before the sandbox is called ready. May be repeated.
-    #[arg(long = "fault", value_name = "ID")]
-    faults: Vec<String>,
-    /// Set a flag of a part, for example worker.dns-provider=logging. May be repeated.
-    #[arg(long = "set", value_name = "PART.NAME=VALUE")]
-    settings: Vec<Setting>,
-    /// End when standard input is closed, so that a test which dies takes its sandbox with it.
-    #[arg(long)]
-    until_stdin_closes: bool,
-    /// Keep logs and secrets after the end.
-    #[arg(long)]
-    keep: bool,
-}
-
-#[derive(Subcommand)]
-enum FaultCommand {
-    /// Break something.
-    Inject(OneFault),
-    /// Mend it.
-    Clear(OneFault),
-    /// Show what can be broken.
-    List,
-}
-
-#[derive(clap::Args)]
-struct OneFault {
-    /// Its name in `fault list`.
-    id: String,
-    /// The folder given to `up`.
-    #[arg(long)]
-    state_dir: PathBuf,
-}
+use crate::cli::{Cli, Command, FaultCommand, OneFault, Up};
 
 fn main() -> ExitCode {
     // Already installed is as good.
@@ -106,9 +42,17 @@ fn run(command: Command) -> anyhow::Result<()> {
             name,
             state_dir,
         } => ask(&state_dir, &Request::Part { part: name, action }),
+        Command::Realtime(args) => {
+            let secrets = cli::RealtimeSecrets::from_env()?;
+            part(|stop| cli::run_realtime(args, secrets, stop))
+        }
         Command::Gateway(options) => {
             let keys = gateway::Keys::from_env()?;
             part(|stop| gateway::run(options, keys, stop))
+        }
+        Command::Worker(options) => {
+            let credentials = worker::Credentials::from_env()?;
+            part(|stop| worker::run(options, credentials, stop))
         }
     }
 }
@@ -144,7 +88,7 @@ fn ask_fault(fault: OneFault, action: FaultAction) -> anyhow::Result<()> {
     ask(&fault.state_dir, &Request::Fault { id: fault.id, action })
 }
 
-fn ask(state_dir: &std::path::Path, request: &Request) -> anyhow::Result<()> {
+fn ask(state_dir: &Path, request: &Request) -> anyhow::Result<()> {
     let reply = control::ask(state_dir, request)?;
     if !reply.ok {
         anyhow::bail!(reply.message);

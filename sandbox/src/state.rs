@@ -33,7 +33,7 @@ pub struct StateError {
 pub struct State {
     /// Process id of the supervisor.
     pub supervisor_pid: u32,
-    /// `ready` once every part answered; `starting` before, `stopping` after.
+    /// `starting`, then `ready` once every part answered, then `stopping` and `stopped`.
     pub phase: String,
     /// The socket of `fault` and `part` commands.
     pub control_socket: PathBuf,

@@ -3,6 +3,7 @@
 //! Faults in the database are SQL files with two sections. Faults of the worker and the Realtime server are
 //! switches of those processes, set through their admin endpoints. The rest is done to processes.
 
+mod cut;
 mod slot;
 mod subscriber;
 
@@ -42,6 +43,8 @@ enum How {
     Part(PartName, PartAction, PartAction),
     /// Switches of a part, by name, with the values that break and mend.
     Switch(PartName, &'static str, On),
+    /// Realtime's sockets are cut at each new row of the queue.
+    CutSockets,
     /// Another session takes the replication slot and keeps it.
     HoldSlot,
     /// Another subscriber, whose policy raises.
@@ -145,8 +148,8 @@ pub const FAULTS: &[Fault] = &[
     ),
     fault(
         "rt-drop",
-        "Realtime cuts its subscribers' sockets",
-        How::Switch(PartName::Realtime, "drop_sockets", On::True),
+        "every socket of Realtime is cut whenever a bootstrap is queued",
+        How::CutSockets,
     ),
     fault(
         "wk-down",
@@ -310,10 +313,10 @@ pub enum FaultError {
         why: String,
     },
     /// PostgREST did not follow the database.
-    #[error("PostgREST did not notice the change within {} s (it answers {0})", SETTLE_TIMEOUT.as_secs())]
+    #[error("PostgREST did not notice the change within {limit} s (it answers {0})", limit = SETTLE_TIMEOUT.as_secs())]
     NotNoticed(String),
     /// The replication slot could not be taken.
-    #[error("the replication slot was not given up within {} s: {0}", slot::TAKE_TIMEOUT.as_secs())]
+    #[error("the replication slot was not given up within {limit} s: {0}", limit = slot::TAKE_TIMEOUT.as_secs())]
     Slot(String),
     /// The other subscriber was not accepted.
     #[error("the other subscriber could not subscribe: {0}")]
@@ -329,6 +332,7 @@ pub(crate) struct Faults {
 /// What an injected fault needs to go on. Dropping it lets go.
 enum Held {
     Nothing,
+    Cutter { _task: cut::Cutter },
     Slot { _session: slot::Holder },
     Subscriber { _task: subscriber::Subscriber },
 }
@@ -360,6 +364,9 @@ impl Faults {
                 change(fault, FaultAction::Inject, sandbox).await?;
                 Held::Nothing
             }
+            How::CutSockets => Held::Cutter {
+                _task: cut::cut_at_each_row(sandbox).await?,
+            },
             How::HoldSlot => Held::Slot {
                 _session: slot::hold(&sandbox.plan.superuser_db_url()).await?,
             },
@@ -379,9 +386,7 @@ impl Faults {
         if !self.injected.contains_key(fault.id) {
             return Err(FaultError::NotInjected(fault.id));
         }
-        if !matches!(fault.how, How::HoldSlot) {
-            change(fault, FaultAction::Clear, sandbox).await?;
-        }
+        change(fault, FaultAction::Clear, sandbox).await?;
         self.injected.remove(fault.id);
         if let How::Part(part, ..) = fault.how {
             self.restore(part, sandbox).await?;
@@ -417,7 +422,8 @@ async fn change(fault: &Fault, action: FaultAction, sandbox: &Supervisor) -> Res
             Ok(())
         }
         How::Switch(part, name, on) => set_switch(part, name, on, action, sandbox).await,
-        How::HoldSlot => Ok(()),
+        // What is held is all there is to them: it goes with the entry.
+        How::HoldSlot | How::CutSockets => Ok(()),
     }
 }
 

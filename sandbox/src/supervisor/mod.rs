@@ -327,10 +327,13 @@ impl Supervisor {
 
     async fn handle(&self, request: &Request) -> Reply {
         let outcome = match request {
-            Request::Part { part, action } => self
-                .act_on_part(*part, *action)
-                .await
-                .map_err(|error| error.to_string()),
+            Request::Part { part, action } => {
+                let done = self.act_on_part(*part, *action).await;
+                if done.is_ok() && *action == PartAction::Start {
+                    self.restore_switches(*part).await;
+                }
+                done.map_err(|error| error.to_string())
+            }
             Request::Fault { id, action } => self.fault(id, *action).await.map_err(|error| error.to_string()),
         };
         match outcome {
@@ -358,7 +361,6 @@ impl Supervisor {
         let done = match (action, process) {
             (PartAction::Start, None) => {
                 self.start(part).await?;
-                self.restore_switches(part).await;
                 format!("{part} started")
             }
             (PartAction::Start, Some(_)) => format!("{part} is running already"),
@@ -483,6 +485,8 @@ impl Supervisor {
         for wave in waves {
             futures::future::join_all(wave.iter().map(|part| self.end(*part))).await;
         }
+        self.state.borrow_mut().phase = "stopped".to_owned();
+        self.write_state();
     }
 
     async fn end(&self, part: PartName) {

@@ -418,7 +418,11 @@ impl Plan {
                 ("--admin-listen", self.addresses.realtime_admin.to_string()),
             ],
             vec![
-                ("SANDBOX_DB_URL", self.superuser_db_url()),
+                // Every read of the slot logs three messages of level LOG, ten times a second.
+                (
+                    "SANDBOX_DB_URL",
+                    format!("{}?options=-c%20log_min_messages%3Dfatal", self.superuser_db_url()),
+                ),
                 ("SANDBOX_JWT_SECRET", self.secrets.jwt_secret.clone()),
             ],
         )
@@ -492,7 +496,9 @@ impl Plan {
                 }
                 PartName::Temporal => self.temporal_has_namespace().await,
                 PartName::Realtime => {
-                    get_ok(http, format!("http://{}/ready", self.addresses.realtime_admin)).await
+                    get_ok(http, format!("http://{}/faults", self.addresses.realtime_admin)).await?;
+                    let listener = tokio::net::TcpStream::connect(self.addresses.realtime);
+                    listener.await.map_err(text).map(drop)
                 }
                 PartName::Gateway => get_ok(http, format!("{}/health", self.gateway_url())).await,
                 PartName::Worker => get_ok(http, format!("http://{}/ready", self.addresses.worker)).await,
