@@ -75,11 +75,11 @@ pub(crate) struct StateDir {
 
 impl StateDir {
     pub(crate) fn temporary(prefix: &str) -> Result<Self> {
-        // Open to others, unlike tempfile's own: PostgreSQL runs as somebody else when we are root, and has its
-        // data in here. The secrets are files that only we can read.
+        // Others may pass through, unlike tempfile's own: PostgreSQL runs as somebody else when we are root, and has
+        // its data in here. The secrets are files that only we can read.
         let folder = tempfile::Builder::new()
             .prefix(&format!("{prefix}-"))
-            .permissions(Permissions::from_mode(0o755))
+            .permissions(Permissions::from_mode(0o711))
             .tempdir()
             .context("could not make a temporary folder; TMPDIR may name a better place")?;
         Ok(Self {
@@ -102,7 +102,9 @@ impl Drop for StateDir {
                 "kept: {} (the logs are in its folder `logs`)",
                 self.path.display()
             ));
-        } else if let Err(error) = std::fs::remove_dir_all(&self.path) {
+        } else if let Err(error) = std::fs::remove_dir_all(&self.path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
             progress::note(&format!("could not remove {}: {error}", self.path.display()));
         }
     }
@@ -134,7 +136,9 @@ impl Sandbox {
             .arg("up")
             .arg("--state-dir")
             .arg(&state.path)
-            .arg("--until-stdin-closes");
+            .arg("--until-stdin-closes")
+            // Whether its logs are of use is known only after the run, so the folder is ours to remove.
+            .arg("--keep");
         for fault in faults {
             command.arg("--fault").arg(fault);
         }
@@ -290,7 +294,7 @@ mod tests {
         sandbox.stop().unwrap();
         let arguments = std::fs::read_to_string(fake.state.path.join("stopped")).unwrap();
         let expected = format!(
-            "up --state-dir {} --until-stdin-closes --fault wk-down\n",
+            "up --state-dir {} --until-stdin-closes --keep --fault wk-down\n",
             fake.state.path.display()
         );
         assert_eq!(arguments, expected);
@@ -305,7 +309,7 @@ mod tests {
         assert_ne!(one.path, other.path);
         assert_eq!(
             std::fs::metadata(&one.path).unwrap().permissions().mode() & 0o777,
-            0o755
+            0o711
         );
         let path = one.path.clone();
         drop(one);
