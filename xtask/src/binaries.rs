@@ -22,7 +22,29 @@ pub(crate) struct Binaries {
     pub(crate) sandbox: PathBuf,
 }
 
-/// Builds what `selection` says (cargo's own words), which has to include both programs.
+/// What to build.
+///
+/// Both make cargo choose the same features for every dependency, so that the demo after the tests, or the tests
+/// after the demo, compile nothing twice. That takes three things: all members in both; dev-dependencies counted
+/// in both, hence `--examples` (of which there are none) where there are no tests; and no crate that only the
+/// tests and a build script share, hence tempfile among this package's plain dependencies. Without them, the
+/// features of `regex-syntax` and `rustix` differ, and Temporal's crates, which stand on both, are compiled again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Selection {
+    Programs,
+    ProgramsAndTests,
+}
+
+impl Selection {
+    fn arguments(self) -> [&'static str; 3] {
+        match self {
+            Self::Programs => ["--workspace", "--bins", "--examples"],
+            Self::ProgramsAndTests => ["--workspace", "--bins", "--tests"],
+        }
+    }
+}
+
+/// Builds both programs, and says where they are.
 ///
 /// # Errors
 /// The build failed, and cargo has said why.
@@ -30,12 +52,12 @@ pub(crate) fn build(
     environment: &Environment,
     interrupt: &Interrupt,
     workspace: &Path,
-    selection: &[&str],
+    selection: Selection,
 ) -> Result<Binaries> {
     let mut command = cargo::command(environment, workspace);
     command
         .arg("build")
-        .args(selection)
+        .args(selection.arguments())
         .args(["--message-format", "json-render-diagnostics"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let output = Running::start(command, "cargo build", Group::Shared)?.wait(DEADLINE, interrupt, |_| {});

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use crate::binaries;
+use crate::binaries::{self, Selection};
 use crate::cargo;
 use crate::cli::DemoArgs;
 use crate::environment::Environment;
 use crate::interrupt::Interrupt;
 use crate::process::{Group, Running};
 use crate::progress::{self, seconds};
-use crate::sandbox::{PROGRAMS, Sandbox, StateDir};
+use crate::sandbox::{Sandbox, StateDir};
 use crate::setup::{self, For};
 
 /// The probe of the sandbox's own config file that the demo runs.
@@ -25,7 +25,12 @@ pub(crate) fn run(environment: &Environment, interrupt: &Interrupt, args: &DemoA
     let mut times = Times::new();
     let parts = setup::parts(environment, interrupt, For::Sandbox)?;
     progress::stage("the prober and the sandbox");
-    let binaries = binaries::build(environment, interrupt, &cargo::workspace(environment), &PROGRAMS)?;
+    let binaries = binaries::build(
+        environment,
+        interrupt,
+        &cargo::workspace(environment),
+        Selection::Programs,
+    )?;
     times.lap("set-up");
 
     progress::stage("the sandbox");

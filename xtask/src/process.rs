@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -258,23 +258,6 @@ pub(crate) fn tail(log: &Path, from: u64) -> String {
     last.iter().map(|line| format!("\n    | {line}")).collect()
 }
 
-/// A name for a folder that no other process uses at this time.
-pub(crate) fn unique_folder(prefix: &str) -> Result<PathBuf> {
-    let base = std::env::temp_dir();
-    for attempt in 0..100 {
-        let folder = base.join(format!("{prefix}-{}-{attempt}", std::process::id()));
-        match std::fs::create_dir(&folder) {
-            Ok(()) => return Ok(folder),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).with_context(|| format!("could not make {}", folder.display())),
-        }
-    }
-    bail!(
-        "no free folder name {prefix}-* in {}: remove old ones",
-        base.display()
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -358,16 +341,5 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(broken.contains("missing library"), "{broken}");
-    }
-
-    #[test]
-    fn folders_are_never_shared() {
-        let (one, other) = (
-            unique_folder("xtask-test").unwrap(),
-            unique_folder("xtask-test").unwrap(),
-        );
-        assert_ne!(one, other);
-        std::fs::remove_dir(one).unwrap();
-        std::fs::remove_dir(other).unwrap();
     }
 }

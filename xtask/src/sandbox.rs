@@ -1,6 +1,8 @@
 //! A running sandbox: started, waited for, stopped; and `cargo xtask sandbox`, which keeps one.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, ExitCode, Stdio};
@@ -10,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::binaries::{self, Binaries};
+use crate::binaries::{self, Binaries, Selection};
 use crate::cargo;
 use crate::cli::SandboxArgs;
 use crate::environment::Environment;
 use crate::interrupt::Interrupt;
 use crate::parts::Parts;
-use crate::process::{Group, Running, unique_folder};
+use crate::process::{Group, Running};
 use crate::progress;
 use crate::setup::{self, For};
 
@@ -27,15 +29,12 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// How often a wait looks up for a signal.
 const LOOK_UP: Duration = Duration::from_millis(100);
 
-/// The only packages a sandbox needs built.
-pub(crate) const PROGRAMS: [&str; 4] = ["-p", "throughline", "-p", "throughline-sandbox"];
-
 /// Starts a sandbox and keeps it until Ctrl-C.
 pub(crate) fn keep(environment: &Environment, interrupt: &Interrupt, args: &SandboxArgs) -> Result<ExitCode> {
     let parts = setup::parts(environment, interrupt, For::Sandbox)?;
     let workspace = cargo::workspace(environment);
     progress::stage("the prober and the sandbox");
-    let binaries = binaries::build(environment, interrupt, &workspace, &PROGRAMS)?;
+    let binaries = binaries::build(environment, interrupt, &workspace, Selection::Programs)?;
     let mut state = match &args.state_dir {
         Some(dir) => StateDir::given(dir)?,
         None => StateDir::temporary("throughline-sandbox")?,
@@ -76,8 +75,15 @@ pub(crate) struct StateDir {
 
 impl StateDir {
     pub(crate) fn temporary(prefix: &str) -> Result<Self> {
+        // Others may pass through, unlike tempfile's own: PostgreSQL runs as somebody else when we are root, and has
+        // its data in here. The secrets are files that only we can read.
+        let folder = tempfile::Builder::new()
+            .prefix(&format!("{prefix}-"))
+            .permissions(Permissions::from_mode(0o711))
+            .tempdir()
+            .context("could not make a temporary folder; TMPDIR may name a better place")?;
         Ok(Self {
-            path: unique_folder(prefix)?,
+            path: folder.keep(),
             keep: false,
         })
     }
@@ -96,7 +102,9 @@ impl Drop for StateDir {
                 "kept: {} (the logs are in its folder `logs`)",
                 self.path.display()
             ));
-        } else if let Err(error) = std::fs::remove_dir_all(&self.path) {
+        } else if let Err(error) = std::fs::remove_dir_all(&self.path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
             progress::note(&format!("could not remove {}: {error}", self.path.display()));
         }
     }
@@ -128,7 +136,9 @@ impl Sandbox {
             .arg("up")
             .arg("--state-dir")
             .arg(&state.path)
-            .arg("--until-stdin-closes");
+            .arg("--until-stdin-closes")
+            // Whether its logs are of use is known only after the run, so the folder is ours to remove.
+            .arg("--keep");
         for fault in faults {
             command.arg("--fault").arg(fault);
         }
@@ -284,10 +294,26 @@ mod tests {
         sandbox.stop().unwrap();
         let arguments = std::fs::read_to_string(fake.state.path.join("stopped")).unwrap();
         let expected = format!(
-            "up --state-dir {} --until-stdin-closes --fault wk-down\n",
+            "up --state-dir {} --until-stdin-closes --keep --fault wk-down\n",
             fake.state.path.display()
         );
         assert_eq!(arguments, expected);
+    }
+
+    #[test]
+    fn its_folder_is_open_to_the_server_s_user_and_goes_away_with_it() {
+        let (one, other) = (
+            StateDir::temporary("xtask-test").unwrap(),
+            StateDir::temporary("xtask-test").unwrap(),
+        );
+        assert_ne!(one.path, other.path);
+        assert_eq!(
+            std::fs::metadata(&one.path).unwrap().permissions().mode() & 0o777,
+            0o711
+        );
+        let path = one.path.clone();
+        drop(one);
+        assert!(!path.exists());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::binaries::{self, Binaries};
+use crate::binaries::{self, Binaries, Selection};
 use crate::cargo;
 use crate::cli::TestArgs;
 use crate::environment::Environment;
@@ -28,13 +28,7 @@ pub(crate) fn run(environment: &Environment, interrupt: &Interrupt, args: &TestA
     let workspace = cargo::workspace(environment);
     progress::stage("the programs and the tests");
     let build = Instant::now();
-    // Programs and tests in one go: what cargo chooses to compile depends on what is asked for together.
-    let binaries = binaries::build(
-        environment,
-        interrupt,
-        &workspace,
-        &["--workspace", "--bins", "--tests"],
-    )?;
+    let binaries = binaries::build(environment, interrupt, &workspace, Selection::ProgramsAndTests)?;
     let runner = Runner {
         environment,
         interrupt,
