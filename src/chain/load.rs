@@ -379,6 +379,11 @@ impl<'a> Check<'a> {
             if matches!(parsed.witness, Witness::Event { .. } | Witness::Row { .. }) {
                 self.found.push(parsed.id.clone());
             }
+            if parsed.witness == Witness::Workflow(WorkflowStep::Started) {
+                for field in ["run_id", "workflow_type", "task_queue"] {
+                    self.known.insert(format!("{}.{field}", parsed.id));
+                }
+            }
             hops.push(parsed);
         }
         hops
@@ -1000,7 +1005,7 @@ impl<'a> Check<'a> {
             format!("say which field: `${{{name}.id}}`")
         } else if owner.len() < name.len() && self.hop_ids.iter().any(|hop| hop == owner) {
             format!(
-                "use a hop that stands before this place and witnesses an event or a row; `{owner}` does not"
+                "use a hop that stands before this place and witnesses an event, a row or a workflow's start; `{owner}` does not"
             )
         } else if let Some(meant) = nearest(name, self.known.iter().map(String::as_str)) {
             format!("write `${{{meant}}}`")
