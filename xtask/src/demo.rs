@@ -39,7 +39,7 @@ pub(crate) fn run(environment: &Environment, interrupt: &Interrupt, args: &DemoA
     let sandbox = Sandbox::start(&binaries, &parts, &mut state, &args.fault, interrupt)?;
     times.lap("sandbox start");
 
-    progress::stage(&format!("throughline run {PROBE}"));
+    progress::stage(&format!("throughline run --probe {PROBE}"));
     let mut prober = Command::new(&binaries.prober);
     prober.arg("run").arg("--config").arg(&sandbox.config).args([
         "--probe",
