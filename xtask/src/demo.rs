@@ -39,13 +39,14 @@ pub(crate) fn run(environment: &Environment, interrupt: &Interrupt, args: &DemoA
     let sandbox = Sandbox::start(&binaries, &parts, &mut state, &args.fault, interrupt)?;
     times.lap("sandbox start");
 
-    progress::stage(&format!("throughline run {PROBE}"));
+    progress::stage(&format!("throughline run --probe {PROBE}"));
     let mut prober = Command::new(&binaries.prober);
-    prober
-        .arg("run")
-        .arg("--config")
-        .arg(&sandbox.config)
-        .args(["--output", args.output.as_str(), PROBE]);
+    prober.arg("run").arg("--config").arg(&sandbox.config).args([
+        "--probe",
+        PROBE,
+        "--output",
+        args.output.as_str(),
+    ]);
     prober.stdin(Stdio::null());
     // A group of its own, so that it gets Ctrl-C once, from us, and cleans up while its target still lives.
     let ended = Running::start(prober, "the prober", Group::Own)
