@@ -13,7 +13,7 @@ use super::plan;
 use super::recorder::Recorder;
 use crate::access::realtime::{
     Binding, BindingEvent, Channel, ChannelId, Client, ConnectError, ConnectOptions, Event, EventKind,
-    JoinError, JoinOptions, LiveError, Status,
+    JoinError, JoinOptions, LeaveReport, LiveError, Status,
 };
 use crate::access::{AccessReason, Endpoint};
 use crate::chain::model::Chain;
@@ -339,14 +339,18 @@ impl Listener {
         self.client.is_some()
     }
 
-    /// Leaves and closes. True when nothing of ours can be left on the server.
+    /// Leaves and closes. True when nothing of ours can be left on the server: it has confirmed that every
+    /// channel is left. Whether it also answers the close of the socket does not matter for that.
     pub async fn close(&mut self, deadline: Instant) -> bool {
         let Some(client) = self.client.take() else {
             return true;
         };
         let report = client.close(deadline).await;
         self.record.closed = report.disconnected.how.to_string();
-        let confirmed = report.confirmed();
+        let confirmed = report
+            .channels
+            .iter()
+            .all(|(_, left)| left.as_ref().is_ok_and(LeaveReport::confirmed));
         if confirmed {
             self.state(Instant::now(), None, SubscriptionState::Closed, None);
         }

@@ -14,8 +14,9 @@ use crate::access::{AccessError, AccessReason};
 use crate::clock::{Clock, Interval, OffsetBounds, RunNanos, Timebase};
 use crate::record::{ClockRecord, Fact, Observation, Source};
 
-/// `Date` headers count whole seconds.
-const DATE_RESOLUTION_NS: i64 = 1_000_000_000;
+/// A `Date` header counts whole seconds, and servers keep it for up to a second (PostgREST's Warp does):
+/// it was right at some moment of the two seconds that begin with it.
+const DATE_RESOLUTION_NS: i64 = 2_000_000_000;
 
 /// A run keeps at most this many observations; a chain has tens. What is beyond is counted, and the run
 /// says so.
