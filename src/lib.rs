@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod chain;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod finding;

@@ -1,0 +1,4 @@
+//! Verbs.
+
+pub mod check;
+pub mod render;
