@@ -11,8 +11,6 @@ pub(crate) mod prober;
 pub(crate) mod sandbox;
 pub(crate) mod secrets;
 
-pub(crate) use config::Config;
-pub(crate) use prober::{Prober, Ran};
 pub(crate) use sandbox::Sandbox;
 
 use std::future::Future;

@@ -8,8 +8,10 @@ use ring::hmac;
 use serde_json::{Value, json};
 use throughline::record::{RunRecord, Verdict};
 
+use crate::harness::Sandbox;
+use crate::harness::config::Config;
 use crate::harness::endpoints::{BlackHole, closed};
-use crate::harness::{Config, Ran, Sandbox};
+use crate::harness::prober::Ran;
 
 #[tokio::test]
 async fn a_credential_that_does_not_work_is_the_probers_trouble() {

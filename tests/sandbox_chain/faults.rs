@@ -4,7 +4,8 @@
 
 use throughline::record::{HopVerdict, RunRecord, Verdict};
 
-use crate::harness::{Config, Sandbox};
+use crate::harness::Sandbox;
+use crate::harness::config::Config;
 
 /// What one run has to say of a fault.
 struct Case {

@@ -107,7 +107,7 @@ fn five_events_once_each_in_causal_order(record: &RunRecord) {
         assert!(!seen.fields["processed_at"].is_null(), "{event_type}");
         assert!(seen.fields["processing_error"].is_null(), "{event_type}");
     }
-    let initiated = Value::from(event_of(record, "initiated").id.as_str());
+    let initiated = Value::from(event_of(record, "initiated").id);
     for hop in ["queued", "claimed", "completed"] {
         assert_eq!(
             event_of(record, hop).fields["event_data.event_id"],

@@ -3,7 +3,8 @@
 use rustix::process::Signal;
 use throughline::record::{RunRecord, Verdict};
 
-use crate::harness::{Sandbox, database::Database};
+use crate::harness::Sandbox;
+use crate::harness::database::Database;
 
 #[tokio::test]
 async fn an_interrupted_run_cleans_up_and_decides_nothing() {

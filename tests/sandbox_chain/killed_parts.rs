@@ -4,7 +4,8 @@
 
 use throughline::record::{RunRecord, Verdict};
 
-use crate::harness::{Ran, Sandbox};
+use crate::harness::Sandbox;
+use crate::harness::prober::Ran;
 
 /// The deadline in the sandbox's config.
 const DEADLINE_NS: i64 = 30_000_000_000;

@@ -1,6 +1,7 @@
 //! The other verbs, and what a run refuses.
 
-use crate::harness::{Config, Sandbox};
+use crate::harness::Sandbox;
+use crate::harness::config::Config;
 
 #[tokio::test]
 async fn check_and_doctor_say_what_is_there_and_what_is_missing() {
