@@ -493,7 +493,10 @@ async fn await_postgrest(
             Ok(response) => {
                 let status = response.status();
                 let body: Value = response.json().await.unwrap_or_default();
-                let code = body["code"].as_str().unwrap_or(NO_ERROR);
+                let code = match status.is_success() {
+                    true => NO_ERROR,
+                    false => body["code"].as_str().unwrap_or("without a code"),
+                };
                 if code == wanted {
                     return Ok(());
                 }
