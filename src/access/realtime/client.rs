@@ -240,7 +240,7 @@ impl std::fmt::Debug for Client {
     }
 }
 
-/// Takes the channel back unless the join succeeded.
+/// Takes the channel back unless the join succeeded: the server must not go on delivering to it.
 struct JoinAttempt<'a> {
     shared: &'a Shared,
     channel: &'a ChannelRef,
@@ -252,13 +252,12 @@ impl Drop for JoinAttempt<'_> {
         if self.keep {
             return;
         }
+        let forgotten = {
+            let status = self.channel.status.borrow();
+            status.end.is_some() || matches!(status.join_reply, Some((_, Err(JoinError::Refused(_)))))
+        };
         let mut state = self.shared.state();
-        let refused = matches!(
-            &self.channel.status.borrow().join_reply,
-            Some((_, Err(JoinError::Refused(_))))
-        );
-        let message = (!refused && state.ended.is_none())
-            .then(|| channel::leave_message(self.channel, state.next_ref()));
+        let message = (!forgotten).then(|| channel::leave_message(self.channel, state.next_ref()));
         state.end_channel(self.channel, Arrival::now(), ChannelEndKind::Abandoned);
         drop(state);
         if let Some(message) = message {

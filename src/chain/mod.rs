@@ -1,0 +1,9 @@
+//! Chains: declared causal sequences of hops. One YAML file each, data and not code.
+
+mod load;
+pub mod model;
+pub(crate) mod raw;
+pub mod template;
+
+pub use load::{LOST_AFTER_DEFAULT, is_path, load, parse, shipped_names, shipped_text};
+pub(crate) use load::{budget, schema, unknown_chain};

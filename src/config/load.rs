@@ -1,0 +1,849 @@
+//! From a config file to a [`Config`], or to everything that is wrong with it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::decode::{Ordered, Spanned, decode};
+use super::document::{Document, Mark, io_words, looks_secret};
+use super::error::{ConfigError, ConfigErrors, Kind, Problem, excerpt, list, nearest};
+use super::model::{Config, Export, Guard, Identity, Probe, Supabase, Target, Temporal};
+use super::raw::{
+    RawConfig, RawExport, RawGuard, RawIdentity, RawProbe, RawSecret, RawSupabase, RawTarget, RawTemporal,
+};
+use super::scalar::{self, Refusal, duration_text, is_identifier, is_label};
+use super::schema::SchemaIndex;
+use crate::chain;
+use crate::chain::model::{ActRequest, Chain, HttpEndpoint, Via, Witness};
+
+/// A run's deadline, unless the file says otherwise.
+pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
+/// Largest secret that is read from a file or variable.
+const SECRET_BYTES_MAX: usize = 64 * 1024;
+/// What stands for a secret that was not read.
+const PLACEHOLDER: &str = "not-read";
+
+/// Where environment variables come from: the process in `main`, a map in a test.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Whether secrets are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SecretMode {
+    /// Every secret is read, and a missing one is an error.
+    #[default]
+    Read,
+    /// None is read: what the config says is checked without the variables and files it refers to.
+    Placeholder,
+}
+
+/// Where a secret comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// An environment variable.
+    Env(String),
+    /// A file, as the config writes it.
+    File(String),
+}
+
+impl std::fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Env(name) => write!(f, "env {name}"),
+            Self::File(path) => write!(f, "file {path}"),
+        }
+    }
+}
+
+/// A config, and where its secrets came from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The config.
+    pub config: Config,
+    /// By path in the file: `targets.staging.supabase.api_key`.
+    pub secrets: BTreeMap<String, SecretSource>,
+}
+
+/// Reads a config file, the chain files that it names, and its secrets.
+///
+/// # Errors
+/// Everything that is wrong with the files, up to [`super::ERRORS_MAX`] problems, each with its place.
+pub fn load(path: &Path, env: Env<'_>) -> Result<Config, ConfigErrors> {
+    load_with(path, env, SecretMode::Read).map(|loaded| loaded.config)
+}
+
+/// As [`load`], with a choice about secrets, and telling where they came from.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(path: &Path, env: Env<'_>, mode: SecretMode) -> Result<Loaded, ConfigErrors> {
+    load_document(&Document::read(path, true)?, env, mode)
+}
+
+/// As [`load_with`], for a text that is not in a file; `path` is how messages name it and what paths in it are
+/// relative to.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text(path: &Path, text: &str, env: Env<'_>, mode: SecretMode) -> Result<Loaded, ConfigErrors> {
+    load_document(&Document::parse(path, text.to_owned(), true)?, env, mode)
+}
+
+pub(crate) fn schema() -> SchemaIndex {
+    SchemaIndex::of::<RawConfig>("config.json")
+}
+
+fn load_document(document: &Document, env: Env<'_>, mode: SecretMode) -> Result<Loaded, ConfigErrors> {
+    let located = |problems: Vec<Problem>| problems.into_iter().map(|problem| document.locate(problem));
+    let raw = match decode::<RawConfig>(document, &schema()) {
+        Ok(raw) => raw,
+        Err(problems) => {
+            return Err(ConfigErrors::of(located(problems)).unwrap_or_else(|| {
+                let problem = Problem::new(Kind::Syntax, "the file cannot be read", "report this as a bug");
+                Box::new(document.locate(problem)).into()
+            }));
+        }
+    };
+    let mut check = Check {
+        document,
+        base: document.label.parent().map(Path::to_owned).unwrap_or_default(),
+        env,
+        mode,
+        problems: Vec::new(),
+        elsewhere: Vec::new(),
+        secrets: BTreeMap::new(),
+    };
+    let config = check.config(&raw);
+    let problems = located(check.problems).chain(check.elsewhere);
+    match ConfigErrors::of(problems) {
+        None => Ok(Loaded {
+            config,
+            secrets: check.secrets,
+        }),
+        Some(errors) => Err(errors),
+    }
+}
+
+/// One pass over a config. Values that are refused are replaced by harmless ones, so that the pass reports
+/// everything; what comes out is used only when nothing was reported.
+struct Check<'a> {
+    document: &'a Document,
+    /// Directory of the config file: paths are relative to it.
+    base: PathBuf,
+    env: Env<'a>,
+    mode: SecretMode,
+    problems: Vec<Problem>,
+    /// Errors in chain files.
+    elsewhere: Vec<ConfigError>,
+    secrets: BTreeMap<String, SecretSource>,
+}
+
+impl Check<'_> {
+    fn config(&mut self, raw: &RawConfig) -> Config {
+        self.some(
+            &raw.targets,
+            "a config needs a target",
+            "write `targets:` and one under it: `staging: {supabase: ...}`",
+        );
+        self.some(
+            &raw.probes,
+            "a config needs a probe",
+            "write `probes:` and one under it: `bootstrap: {target: staging, chain: org-bootstrap-events}`",
+        );
+        let targets: BTreeMap<_, _> = raw
+            .targets
+            .0
+            .iter()
+            .map(|(name, target)| (name.value.clone(), self.target(name, target)))
+            .collect();
+        let mut chains = BTreeMap::new();
+        let probes = raw
+            .probes
+            .0
+            .iter()
+            .filter_map(|(name, probe)| self.probe(name, probe, &targets, &mut chains))
+            .collect();
+        Config {
+            path: self.document.label.clone(),
+            targets,
+            probes,
+            export: raw
+                .export
+                .as_ref()
+                .map(|export| self.export(export))
+                .unwrap_or_default(),
+        }
+    }
+
+    fn some<T>(&mut self, entries: &Spanned<Ordered<T>>, what: &str, instead: &str) {
+        if entries.0.is_empty() {
+            self.report(entries.mark, Kind::MissingKey, what, instead);
+        }
+    }
+
+    fn target(&mut self, name: &Spanned<String>, raw: &RawTarget) -> Target {
+        self.label(name, "target");
+        let place = format!("targets.{}", name.value);
+        let supabase = raw
+            .supabase
+            .as_ref()
+            .map(|supabase| self.supabase(&place, supabase));
+        let identities = raw
+            .identities
+            .0
+            .iter()
+            .map(|(identity, raw)| {
+                let identity_place = format!("{place}.identities.{}", identity.value);
+                (
+                    identity.value.clone(),
+                    self.identity(&identity_place, identity, raw, supabase.is_some()),
+                )
+            })
+            .collect();
+        Target {
+            name: name.value.clone(),
+            database_url: raw
+                .database
+                .as_ref()
+                .map(|database| self.database_url(&format!("{place}.database.url"), &database.url)),
+            temporal: raw
+                .temporal
+                .as_ref()
+                .map(|temporal| self.temporal(&place, temporal)),
+            worker_url: raw.worker.as_ref().map(|worker| self.url(&worker.url, HTTP)),
+            backend_api_url: raw.backend_api.as_ref().map(|api| self.url(&api.url, HTTP)),
+            guard: raw.guard.as_ref().and_then(|guard| self.guard(guard)),
+            supabase,
+            identities,
+        }
+    }
+
+    fn supabase(&mut self, place: &str, raw: &RawSupabase) -> Supabase {
+        let url = self.url(&raw.url, HTTP);
+        let realtime_url = match &raw.realtime_url {
+            Some(realtime) => self.url(realtime, WEBSOCKET),
+            None => format!("{}/realtime/v1/websocket", url.replacen("http", "ws", 1)),
+        };
+        Supabase {
+            url,
+            api_key: self.secret(&format!("{place}.supabase.api_key"), &raw.api_key),
+            realtime_url,
+        }
+    }
+
+    fn temporal(&mut self, place: &str, raw: &RawTemporal) -> Temporal {
+        let address = self.url(&raw.address, HTTP);
+        let written = raw.address.trim_end_matches('/');
+        if let Ok(parsed) = reqwest::Url::parse(&address) {
+            if parsed.path() != "/" {
+                self.report(
+                    raw.address.mark,
+                    Kind::BadValue,
+                    "Temporal's address has a path",
+                    "write scheme, host and port only: `http://127.0.0.1:7233`",
+                );
+            } else if parsed.port().is_none() && ![":80", ":443"].iter().any(|port| written.ends_with(port)) {
+                self.report(
+                    raw.address.mark,
+                    Kind::BadValue,
+                    "Temporal's address has no port",
+                    format!("write `{written}:7233`"),
+                );
+            }
+        }
+        if let Some(key) = raw.api_key.as_ref().filter(|_| address.starts_with("http://")) {
+            self.report(
+                key.mark,
+                Kind::BadValue,
+                "an API key over `http://` would travel in clear text",
+                format!(
+                    "write `address: {}`, or remove `api_key`",
+                    address.replacen("http://", "https://", 1)
+                ),
+            );
+        }
+        if let Some(file) = raw.ca_file.as_ref().filter(|_| address.starts_with("http://")) {
+            self.report(
+                file.mark,
+                Kind::BadValue,
+                "a CA file has no use over `http://`",
+                format!(
+                    "write `address: {}`, or remove `ca_file`",
+                    address.replacen("http://", "https://", 1)
+                ),
+            );
+        }
+        Temporal {
+            address,
+            namespace: raw.namespace.as_ref().map_or_else(
+                || "default".to_owned(),
+                |namespace| self.filled(namespace, "a namespace"),
+            ),
+            task_queue: self.filled(&raw.task_queue, "a task queue"),
+            api_key: raw
+                .api_key
+                .as_ref()
+                .map(|key| self.secret(&format!("{place}.temporal.api_key"), key)),
+            ca_file: raw.ca_file.as_ref().map(|file| self.existing_file(file)),
+        }
+    }
+
+    fn guard(&mut self, raw: &RawGuard) -> Option<Guard> {
+        let prefix = raw.prefix.as_str();
+        let fits = (2..=20).contains(&prefix.len())
+            && prefix.starts_with(|c: char| c.is_ascii_lowercase())
+            && prefix
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        if !fits {
+            self.report(
+                raw.prefix.mark,
+                Kind::BadValue,
+                format!("`{}` is no prefix", excerpt(prefix)),
+                "write 2 to 20 lower-case letters, digits and `-`, a letter first: `tl-`",
+            );
+        }
+        raw.synthetic.then(|| Guard {
+            prefix: prefix.to_owned(),
+        })
+    }
+
+    fn identity(
+        &mut self,
+        place: &str,
+        name: &Spanned<String>,
+        raw: &RawIdentity,
+        has_supabase: bool,
+    ) -> Identity {
+        self.label(name, "identity");
+        match raw {
+            RawIdentity::Token(token) => Identity::Token(self.secret(&format!("{place}.token"), token)),
+            RawIdentity::Password(password) => {
+                if !has_supabase {
+                    self.report(
+                        name.mark,
+                        Kind::MissingKey,
+                        format!("`{}` signs in with a password, and the target has no `supabase`", excerpt(name)),
+                        "add `supabase: {url: ..., api_key: ...}` to the target, or write `{token: {env: NAME}}`",
+                    );
+                }
+                if !password.email.contains('@') || password.email.contains(char::is_whitespace) {
+                    self.report(
+                        password.email.mark,
+                        Kind::BadValue,
+                        "this is no e-mail address",
+                        "write the address with which the identity signs in: `tenant-a@example.com`",
+                    );
+                }
+                Identity::Password {
+                    email: password.email.value.clone(),
+                    password: self.secret(&format!("{place}.password.password"), &password.password),
+                }
+            }
+        }
+    }
+
+    fn export(&mut self, raw: &RawExport) -> Export {
+        let metrics_file = raw.metrics_file.as_ref().map(|file| self.filled(file, "a file"));
+        let mut export = Export {
+            metrics_file: metrics_file.map(|file| self.base.join(file)),
+            ..Export::default()
+        };
+        if let Some(otlp) = &raw.otlp {
+            export.otlp_endpoint = Some(self.url(&otlp.endpoint, HTTP));
+            for (name, secret) in &otlp.headers.0 {
+                if reqwest::header::HeaderName::try_from(name.as_str()).is_err() {
+                    self.report(
+                        name.mark,
+                        Kind::BadValue,
+                        "this is no name for an HTTP header",
+                        "write letters, digits and `-`: `Authorization`",
+                    );
+                }
+                let value = self.secret(&format!("export.otlp.headers.{}", name.value), secret);
+                export.otlp_headers.push((name.value.clone(), value));
+            }
+        }
+        export
+    }
+
+    fn probe(
+        &mut self,
+        name: &Spanned<String>,
+        raw: &RawProbe,
+        targets: &BTreeMap<String, Target>,
+        chains: &mut BTreeMap<String, Option<Chain>>,
+    ) -> Option<Probe> {
+        self.label(name, "probe");
+        let deadline = match &raw.deadline {
+            Some(text) => {
+                let read = scalar::duration(&text.0);
+                self.refused(text.mark, read).unwrap_or(DEADLINE_DEFAULT)
+            }
+            None => DEADLINE_DEFAULT,
+        };
+        let target = targets.get(&raw.target.value);
+        if target.is_none() {
+            let advice = match nearest(&raw.target, targets.keys().map(String::as_str)) {
+                Some(meant) => format!("write `{meant}`"),
+                None => format!("write one of {}", list(targets.keys())),
+            };
+            self.report(
+                raw.target.mark,
+                Kind::UnknownName,
+                format!("there is no target `{}`", excerpt(&raw.target)),
+                advice,
+            );
+        }
+        let known = match chains.get(&raw.chain.value) {
+            Some(known) => known.clone(),
+            None => {
+                let loaded = self.chain(&raw.chain);
+                chains.insert(raw.chain.value.clone(), loaded.clone());
+                loaded
+            }
+        };
+        let mut chain = known?;
+        if let Some(target) = target {
+            self.bind(&raw.chain, &chain, target);
+        }
+        let mut budgets = BTreeMap::new();
+        for (hop, raw_budget) in &raw.budgets.0 {
+            let budget = chain::budget(raw_budget, &mut |mark, refusal| {
+                self.refused::<()>(mark, Err(refusal))
+            });
+            match chain.hops.iter_mut().find(|known| known.id == hop.value) {
+                Some(known) if budget.cold.max(budget.warm) >= known.lost_after => {
+                    let lost_after = duration_text(known.lost_after);
+                    self.report(
+                        raw_budget.mark,
+                        Kind::BadValue,
+                        format!(
+                            "hop `{}` counts as lost after {lost_after}, before this budget is over",
+                            hop.value
+                        ),
+                        format!("write less than `{lost_after}`, or a chain file with a longer `lost_after`"),
+                    );
+                }
+                Some(known) => {
+                    known.budget = Some(budget);
+                    budgets.insert(hop.value.clone(), budget);
+                }
+                None => {
+                    let hops = chain.hops.iter().map(|hop| hop.id.as_str());
+                    let advice = match nearest(hop, hops.clone()) {
+                        Some(meant) => format!("write `{meant}`"),
+                        None => format!("the chain's hops are {}", list(hops)),
+                    };
+                    self.report(
+                        hop.mark,
+                        Kind::UnknownName,
+                        format!("chain `{}` has no hop `{}`", excerpt(&chain.name), excerpt(hop)),
+                        advice,
+                    );
+                }
+            }
+        }
+        Some(Probe {
+            name: name.value.clone(),
+            target: raw.target.value.clone(),
+            chain,
+            deadline,
+            budgets,
+        })
+    }
+
+    fn chain(&mut self, name: &Spanned<String>) -> Option<Chain> {
+        if chain::is_path(name) {
+            let path = self.base.join(&name.value);
+            if !path.is_file() {
+                self.report(
+                    name.mark,
+                    Kind::MissingFile,
+                    format!("there is no chain file {}", path.display()),
+                    "check the path: it is relative to this file",
+                );
+                return None;
+            }
+        } else if chain::shipped_text(name).is_none() {
+            self.problems.push(chain::unknown_chain(name).at(name.mark));
+            return None;
+        }
+        match chain::load(name, &self.base) {
+            Ok(chain) => Some(chain),
+            Err(errors) => {
+                self.elsewhere.extend(errors.errors);
+                None
+            }
+        }
+    }
+
+    /// What the chain needs, the target must have.
+    fn bind(&mut self, at: &Spanned<String>, chain: &Chain, target: &Target) {
+        for (identity, use_) in identities_of(chain) {
+            if !target.identities.contains_key(identity) {
+                self.report(
+                    at.mark,
+                    Kind::UnknownName,
+                    format!(
+                        "chain `{}` {use_} `{}`, and target `{}` has no such identity",
+                        excerpt(&chain.name),
+                        excerpt(identity),
+                        excerpt(&target.name)
+                    ),
+                    format!(
+                        "write under `targets.{}.identities`: `{}: {{token: {{env: NAME}}}}`",
+                        target.name,
+                        excerpt(identity)
+                    ),
+                );
+            }
+        }
+        let has = |part: &str| match part {
+            "supabase" => target.supabase.is_some(),
+            "database" => target.database_url.is_some(),
+            "temporal" => target.temporal.is_some(),
+            "worker" => target.worker_url.is_some(),
+            _ => target.backend_api_url.is_some(),
+        };
+        for (part, reason) in parts_of(chain) {
+            if !has(part) {
+                self.report(
+                    at.mark,
+                    Kind::MissingKey,
+                    format!(
+                        "chain `{}` {reason}, and target `{}` has no `{part}`",
+                        excerpt(&chain.name),
+                        excerpt(&target.name)
+                    ),
+                    format!("write `{part}:` under `targets.{}`", target.name),
+                );
+            }
+        }
+    }
+
+    // Parts that several places share.
+
+    fn url(&mut self, raw: &Spanned<String>, schemes: Schemes) -> String {
+        match url(raw, schemes) {
+            Ok(url) => url,
+            Err((what, instead)) => {
+                let problem = Problem::new(Kind::BadValue, what, instead).at(raw.mark);
+                let hide = looks_secret(raw) || raw.contains(['@', '?']);
+                self.problems
+                    .push(if hide { problem.hiding(raw.mark) } else { problem });
+                format!("{}://invalid.invalid", schemes[0])
+            }
+        }
+    }
+
+    fn filled(&mut self, raw: &Spanned<String>, noun: &str) -> String {
+        if raw.trim().is_empty() {
+            self.report(
+                raw.mark,
+                Kind::BadValue,
+                format!("this must name {noun}"),
+                "write a name",
+            );
+        }
+        raw.value.clone()
+    }
+
+    fn existing_file(&mut self, raw: &Spanned<String>) -> PathBuf {
+        let path = self.base.join(&raw.value);
+        if self.mode == SecretMode::Read && !path.is_file() {
+            self.report(
+                raw.mark,
+                Kind::MissingFile,
+                format!("there is no file {}", excerpt(&path.display().to_string())),
+                "check the path: it is relative to this file",
+            );
+        }
+        path
+    }
+
+    fn label(&mut self, name: &Spanned<String>, noun: &str) {
+        if !is_label(name) {
+            let shown = if looks_secret(name) {
+                "this".to_owned()
+            } else {
+                format!("`{}`", excerpt(name))
+            };
+            self.report(
+                name.mark,
+                Kind::BadValue,
+                format!("{shown} is no name for a {noun}"),
+                "write lower-case letters, digits, `-` and `_`, a letter first, at most 63",
+            );
+        }
+    }
+
+    fn secret(&mut self, place: &str, raw: &Spanned<RawSecret>) -> SecretString {
+        let source = match &raw.value {
+            RawSecret::Env(name) => SecretSource::Env(name.clone()),
+            RawSecret::File(path) => SecretSource::File(path.clone()),
+        };
+        let read = match &source {
+            SecretSource::Env(name) if !is_identifier(name) || looks_secret(name) => Err(Problem::new(
+                Kind::BadValue,
+                "this is no name of an environment variable",
+                "write its name, not its value: letters, digits and `_`",
+            )
+            .hiding(raw.mark)),
+            SecretSource::File(path) if looks_secret(path) || path.trim().is_empty() => Err(Problem::new(
+                Kind::BadValue,
+                "this is no path of a file",
+                "write the path of the file that holds the secret, not the secret",
+            )
+            .hiding(raw.mark)),
+            _ if self.mode == SecretMode::Placeholder => Ok(PLACEHOLDER.to_owned()),
+            SecretSource::Env(name) => self.from_env(place, name),
+            SecretSource::File(path) => self.from_file(place, path),
+        };
+        self.secrets.insert(place.to_owned(), source);
+        match read {
+            Ok(secret) => SecretString::from(secret),
+            Err(problem) => {
+                self.problems.push(problem.at(raw.mark));
+                SecretString::from(PLACEHOLDER)
+            }
+        }
+    }
+
+    fn from_env(&self, place: &str, name: &str) -> Result<String, Problem> {
+        let advice =
+            format!("run `export {name}=...` before, or set it in the Secret that the container reads");
+        match (self.env)(name) {
+            None => Err(Problem::new(
+                Kind::MissingVariable,
+                format!(
+                    "the environment variable {name}, for `{}`, is not set",
+                    excerpt(place)
+                ),
+                advice,
+            )),
+            Some(value) => whole_secret(value).map_err(|fault| {
+                Problem::new(
+                    Kind::MissingVariable,
+                    format!(
+                        "the environment variable {name}, for `{}`, {fault}",
+                        excerpt(place)
+                    ),
+                    advice,
+                )
+            }),
+        }
+    }
+
+    fn from_file(&self, place: &str, path: &str) -> Result<String, Problem> {
+        use std::io::Read as _;
+
+        let full = self.base.join(path);
+        let shown = excerpt(&full.display().to_string());
+        let problem = |fault: &str, advice: &str| {
+            Problem::new(
+                Kind::MissingFile,
+                format!("the file {shown}, for `{}`, {fault}", excerpt(place)),
+                advice,
+            )
+        };
+        let read = || -> std::io::Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            std::fs::File::open(&full)?
+                .take(SECRET_BYTES_MAX as u64 + 1)
+                .read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let bytes = read().map_err(|error| {
+            problem(
+                &format!("cannot be read: {}", io_words(&error)),
+                "write the secret into it, readable for this user only (`chmod 600`), or check the path: it is \
+                 relative to this file",
+            )
+        })?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| problem("is not text", "write the secret into it as UTF-8"))?;
+        whole_secret(text)
+            .map_err(|fault| problem(fault, "write the secret into it, on one line, and nothing else"))
+    }
+
+    fn database_url(&mut self, place: &str, raw: &Spanned<RawSecret>) -> SecretString {
+        use secrecy::ExposeSecret as _;
+
+        let before = self.problems.len();
+        let secret = self.secret(place, raw);
+        let readable = self.mode == SecretMode::Read && self.problems.len() == before;
+        if readable && !is_database_url(secret.expose_secret()) {
+            let source = self
+                .secrets
+                .get(place)
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            self.report(
+                raw.mark,
+                Kind::BadValue,
+                format!("what {source} holds is no database URL"),
+                "it must read `postgres://USER:PASSWORD@HOST:PORT/DATABASE`; percent-encode `@`, `:` and `/` in the password",
+            );
+        }
+        secret
+    }
+
+    fn refused<T>(&mut self, mark: Mark, read: Result<T, Refusal>) -> Option<T> {
+        match read {
+            Ok(value) => Some(value),
+            Err((what, instead)) => {
+                self.report(mark, Kind::BadValue, what, instead);
+                None
+            }
+        }
+    }
+
+    fn report(&mut self, mark: Mark, kind: Kind, what: impl Into<String>, instead: impl Into<String>) {
+        self.problems.push(Problem::new(kind, what, instead).at(mark));
+    }
+}
+
+/// A secret without the newline that editors and `kubectl` add, or what is wrong with it.
+fn whole_secret(text: String) -> Result<String, &'static str> {
+    let secret = text.trim_end_matches(['\n', '\r']);
+    if secret.trim().is_empty() {
+        Err("is empty")
+    } else if secret.len() > SECRET_BYTES_MAX {
+        Err("is larger than 64 KiB")
+    } else if secret.contains(char::is_control) {
+        Err("holds more than one line, or a control character")
+    } else {
+        Ok(secret.to_owned())
+    }
+}
+
+fn is_database_url(text: &str) -> bool {
+    (text.starts_with("postgres://") || text.starts_with("postgresql://"))
+        && text
+            .parse::<tokio_postgres::Config>()
+            .is_ok_and(|config| !config.get_hosts().is_empty())
+}
+
+/// Schemes of a URL, the one to suggest first.
+type Schemes = [&'static str; 2];
+const HTTP: Schemes = ["http", "https"];
+const WEBSOCKET: Schemes = ["ws", "wss"];
+
+/// Reads a base URL; no trailing slash comes out.
+fn url(text: &str, schemes: Schemes) -> Result<String, Refusal> {
+    let expected = format!("write `{}://HOST:PORT` or `{}://HOST`", schemes[0], schemes[1]);
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err((
+            "this URL has no scheme".to_owned(),
+            format!("put `{}://` or `{}://` before it", schemes[0], schemes[1]),
+        ));
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.contains('@') {
+        return Err((
+            "this URL holds credentials".to_owned(),
+            "write it without `user:password@`, and the credential as an identity; if this file was shared or \
+             committed, replace the password"
+                .to_owned(),
+        ));
+    }
+    if !schemes.contains(&scheme) {
+        return Err((
+            format!("`{}://` is not a scheme that works here", excerpt(scheme)),
+            format!("write `{}://` or `{}://`", schemes[0], schemes[1]),
+        ));
+    }
+    if rest.contains(['?', '#']) {
+        return Err((
+            "this URL has a query or a fragment".to_owned(),
+            "write the base URL only: paths and queries are added to it".to_owned(),
+        ));
+    }
+    match reqwest::Url::parse(text) {
+        Ok(url) if url.has_host() && !text.contains(char::is_whitespace) => {
+            Ok(text.trim_end_matches('/').to_owned())
+        }
+        Ok(_) => Err(("this URL has no host, or a space in it".to_owned(), expected)),
+        Err(error) => Err((format!("this is no URL: {error}"), expected)),
+    }
+}
+
+/// Identities that a chain uses, once each, and what for.
+fn identities_of(chain: &Chain) -> BTreeMap<&str, &'static str> {
+    let mut used: BTreeMap<&str, &'static str> = BTreeMap::new();
+    for via in vias_of(chain) {
+        if let Via::Postgrest { identity } | Via::Rpc { identity, .. } = via {
+            used.entry(identity).or_insert("reads as");
+        }
+    }
+    for hop in &chain.hops {
+        if let Witness::Http {
+            identity: Some(identity),
+            ..
+        } = &hop.witness
+        {
+            used.entry(identity).or_insert("reads as");
+        }
+    }
+    for listen in &chain.listen {
+        used.insert(&listen.identity, "listens as");
+    }
+    used.insert(&chain.act.identity, "acts as");
+    used
+}
+
+/// Parts of a target that a chain needs, once each, and what for.
+fn parts_of(chain: &Chain) -> BTreeMap<&'static str, &'static str> {
+    let mut parts = BTreeMap::new();
+    for via in vias_of(chain) {
+        match via {
+            Via::Sql => parts.entry("database").or_insert("reads by `sql`"),
+            Via::Postgrest { .. } => parts.entry("supabase").or_insert("reads by `postgrest`"),
+            Via::Rpc { .. } => parts.entry("supabase").or_insert("reads by `rpc`"),
+        };
+    }
+    if !chain.undo.rows.is_empty() {
+        parts.entry("database").or_insert("removes its rows by `sql`");
+    }
+    if !chain.listen.is_empty() {
+        parts.entry("supabase").or_insert("listens to Realtime");
+    }
+    let endpoints = chain.hops.iter().filter_map(|hop| match &hop.witness {
+        Witness::Http { endpoint, .. } => Some((*endpoint, "asks it by `http`")),
+        Witness::Pollers { .. } => None,
+        _ => None,
+    });
+    let act = match &chain.act.request {
+        ActRequest::Rpc { .. } => (HttpEndpoint::Supabase, "acts by `rpc`"),
+        ActRequest::Http { endpoint, .. } => (*endpoint, "acts by `http`"),
+    };
+    for (endpoint, reason) in endpoints.chain([act]) {
+        let part = match endpoint {
+            HttpEndpoint::Supabase => "supabase",
+            HttpEndpoint::BackendApi => "backend_api",
+            HttpEndpoint::Worker => "worker",
+        };
+        parts.insert(part, reason);
+    }
+    if chain.workflow.is_some()
+        || chain
+            .hops
+            .iter()
+            .any(|hop| matches!(hop.witness, Witness::Pollers { .. }))
+    {
+        parts.insert("temporal", "follows a workflow");
+    }
+    parts
+}
+
+fn vias_of(chain: &Chain) -> impl Iterator<Item = &Via> {
+    let rows = chain.hops.iter().filter_map(|hop| match &hop.witness {
+        Witness::Row { via, .. } => Some(via),
+        _ => None,
+    });
+    let projections = chain.projections.iter().map(|projection| &projection.via);
+    rows.chain(projections)
+        .chain(chain.events.iter().map(|events| &events.via))
+}

@@ -1,0 +1,17 @@
+//! Configuration: what was written (`raw`), and what is meant (`model`).
+//!
+//! A file goes one way: text, tree with places (`document`), raw types (`decode`, `raw`), meaning (`load`,
+//! `model`). Whoever breaks off says where, what, and what to write instead (`error`).
+
+pub(crate) mod decode;
+pub(crate) mod document;
+pub(crate) mod error;
+mod load;
+pub mod model;
+mod raw;
+pub(crate) mod scalar;
+pub(crate) mod schema;
+
+pub use document::FILE_BYTES_MAX;
+pub use error::{ConfigError, ConfigErrors, ERRORS_MAX, Kind, Snippet};
+pub use load::{DEADLINE_DEFAULT, Env, Loaded, SecretMode, SecretSource, load, load_text, load_with};

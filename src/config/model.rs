@@ -1,0 +1,116 @@
+//! What a config file means: the validated model.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::chain::model::{Budget, Chain};
+
+/// A loaded config: every reference resolved, every secret read.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file it came from.
+    pub path: PathBuf,
+    /// Environments under test, by name.
+    pub targets: BTreeMap<String, Target>,
+    /// Probes, in file order.
+    pub probes: Vec<Probe>,
+    /// Where results go besides the terminal.
+    pub export: Export,
+}
+
+/// One environment under test.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Its name: a metrics label.
+    pub name: String,
+    /// Supabase's gateway.
+    pub supabase: Option<Supabase>,
+    /// Direct connection to the database. Holds a password: secret.
+    pub database_url: Option<SecretString>,
+    /// Temporal.
+    pub temporal: Option<Temporal>,
+    /// Base URL of the worker's own HTTP server (`/health`, `/ready`), no trailing slash.
+    pub worker_url: Option<String>,
+    /// Base URL of the backend API, no trailing slash.
+    pub backend_api_url: Option<String>,
+    /// What the prober may write.
+    pub guard: Option<Guard>,
+    /// Who may act, by name.
+    pub identities: BTreeMap<String, Identity>,
+}
+
+/// Supabase's gateway.
+#[derive(Debug, Clone)]
+pub struct Supabase {
+    /// Base URL, no trailing slash.
+    pub url: String,
+    /// The `apikey` header.
+    pub api_key: SecretString,
+    /// WebSocket URL of Realtime (`ws://.../realtime/v1/websocket`), derived from `url` unless written.
+    pub realtime_url: String,
+}
+
+/// Temporal.
+#[derive(Debug, Clone)]
+pub struct Temporal {
+    /// `http://host:port` or `https://host:port`. A key is refused over plain `http`.
+    pub address: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Task queue that the worker polls.
+    pub task_queue: String,
+    /// API key (Temporal Cloud).
+    pub api_key: Option<SecretString>,
+    /// PEM file with the server's root certificate, where it is not a public one.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// What the prober may write. Without a guard it refuses to act (exit code 6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    /// Names that the prober invents begin with this.
+    pub prefix: String,
+}
+
+/// A credential by reference.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    /// A token as it is.
+    Token(SecretString),
+    /// Sign-in with e-mail and password at `/auth/v1/token`.
+    Password {
+        /// E-mail address.
+        email: String,
+        /// Password.
+        password: SecretString,
+    },
+}
+
+/// A scheduled synthetic transaction.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// Its name.
+    pub name: String,
+    /// Name of the target.
+    pub target: String,
+    /// The chain, budgets of the config already applied.
+    pub chain: Chain,
+    /// The run's deadline, diagnosis and clean-up included.
+    pub deadline: Duration,
+    /// Budgets that the config overrides, by hop (already applied; kept for `check`).
+    pub budgets: BTreeMap<String, Budget>,
+}
+
+/// Where results go besides the terminal.
+#[derive(Debug, Clone, Default)]
+pub struct Export {
+    /// Base URL of an OTLP/HTTP receiver (`http://collector:4318`).
+    pub otlp_endpoint: Option<String>,
+    /// Headers sent with each OTLP request.
+    pub otlp_headers: Vec<(String, SecretString)>,
+    /// File for Prometheus text metrics.
+    pub metrics_file: Option<PathBuf>,
+}

@@ -1,0 +1,224 @@
+//! What a config file may hold, as it is written. Doc comments are the JSON Schema's descriptions.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::decode::{Ordered, Spanned};
+use super::scalar::DurationText;
+use crate::chain::raw::RawBudget;
+
+/// Config of Throughline: which systems to probe, as whom, with which chains, and where results go.
+/// Secrets are referenced (`{env: NAME}`, `{file: path}`), never written. Paths are relative to this file.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "Config", deny_unknown_fields)]
+pub(crate) struct RawConfig {
+    /// Environments under test, by name.
+    #[schemars(example = example_targets())]
+    pub(crate) targets: Spanned<Ordered<RawTarget>>,
+    /// Scheduled synthetic transactions, by name.
+    #[schemars(example = example_probes())]
+    pub(crate) probes: Spanned<Ordered<RawProbe>>,
+    /// Where results go besides the terminal.
+    #[serde(default)]
+    pub(crate) export: Option<RawExport>,
+}
+
+fn example_targets() -> serde_json::Value {
+    serde_json::json!({"staging": {"supabase": {"url": "https://PROJECT.supabase.co", "api_key": {"env": "SUPABASE_ANON_KEY"}}}})
+}
+
+fn example_probes() -> serde_json::Value {
+    serde_json::json!({"bootstrap": {"target": "staging", "chain": "org-bootstrap-events"}})
+}
+
+/// One environment under test.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "Target", deny_unknown_fields)]
+pub(crate) struct RawTarget {
+    /// Supabase's gateway: PostgREST, Realtime, Edge Functions, Auth.
+    #[serde(default)]
+    pub(crate) supabase: Option<RawSupabase>,
+    /// Direct connection to the database, as the least-privilege role of `sql/prober-role.sql`.
+    #[serde(default)]
+    pub(crate) database: Option<RawDatabase>,
+    /// Temporal.
+    #[serde(default)]
+    pub(crate) temporal: Option<RawTemporal>,
+    /// The worker's own HTTP server (`/health`, `/ready`).
+    #[serde(default)]
+    pub(crate) worker: Option<RawEndpoint>,
+    /// The backend API.
+    #[serde(default)]
+    pub(crate) backend_api: Option<RawEndpoint>,
+    /// What the prober may write. Without it the prober refuses to act (exit code 6).
+    #[serde(default)]
+    pub(crate) guard: Option<RawGuard>,
+    /// Who may act, by the name that chains use: `anon`, `service_role`, `tenant_a`.
+    #[serde(default)]
+    pub(crate) identities: Ordered<RawIdentity>,
+}
+
+/// Supabase's gateway.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "Supabase", deny_unknown_fields)]
+pub(crate) struct RawSupabase {
+    /// Base URL; `/rest/v1`, `/functions/v1` and the like are added.
+    #[schemars(example = &"https://PROJECT.supabase.co")]
+    pub(crate) url: Spanned<String>,
+    /// The `apikey` header of every request.
+    #[schemars(example = serde_json::json!({"env": "SUPABASE_ANON_KEY"}))]
+    pub(crate) api_key: Spanned<RawSecret>,
+    /// WebSocket URL of Realtime; derived from `url` when left out.
+    #[serde(default)]
+    #[schemars(example = &"wss://PROJECT.supabase.co/realtime/v1/websocket")]
+    pub(crate) realtime_url: Option<Spanned<String>>,
+}
+
+/// Direct connection to the database.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "Database", deny_unknown_fields)]
+pub(crate) struct RawDatabase {
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. It holds a password: a reference, like every secret.
+    #[schemars(example = serde_json::json!({"env": "SUPABASE_DB_URL"}))]
+    pub(crate) url: Spanned<RawSecret>,
+}
+
+/// Temporal.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "Temporal", deny_unknown_fields)]
+pub(crate) struct RawTemporal {
+    /// `http://HOST:PORT`, or `https://HOST:PORT` for TLS.
+    #[schemars(example = &"http://temporal-frontend.temporal.svc.cluster.local:7233")]
+    pub(crate) address: Spanned<String>,
+    /// Namespace. Default: `default`.
+    #[serde(default)]
+    #[schemars(example = &"default")]
+    pub(crate) namespace: Option<Spanned<String>>,
+    /// Task queue that the worker polls.
+    #[schemars(example = &"bootstrap")]
+    pub(crate) task_queue: Spanned<String>,
+    /// API key (Temporal Cloud). Needs an `https://` address.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({"env": "TEMPORAL_API_KEY"}))]
+    pub(crate) api_key: Option<Spanned<RawSecret>>,
+    /// PEM file with the server's root certificate, where it is not a public one.
+    #[serde(default)]
+    #[schemars(example = &"certs/temporal-ca.pem")]
+    pub(crate) ca_file: Option<Spanned<String>>,
+}
+
+/// An HTTP server.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "Endpoint", deny_unknown_fields)]
+pub(crate) struct RawEndpoint {
+    /// Base URL.
+    #[schemars(example = &"http://127.0.0.1:9090")]
+    pub(crate) url: Spanned<String>,
+}
+
+/// What the prober may write.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "Guard", deny_unknown_fields)]
+pub(crate) struct RawGuard {
+    /// `true` says: synthetic organizations may be created in this target.
+    #[schemars(example = true)]
+    pub(crate) synthetic: bool,
+    /// Names that the prober invents begin with this.
+    #[schemars(example = &"tl-", regex(pattern = "^[a-z][a-z0-9-]{1,19}$"))]
+    pub(crate) prefix: Spanned<String>,
+}
+
+/// A credential.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "Identity", rename_all = "snake_case")]
+#[schemars(example = serde_json::json!({"token": {"env": "SUPABASE_SERVICE_ROLE_KEY"}}))]
+#[schemars(example = serde_json::json!({"password": {"email": "a@example.com", "password": {"env": "TENANT_A_PASSWORD"}}}))]
+pub(crate) enum RawIdentity {
+    /// A token as it is: an anon key, a service role key, a JWT.
+    Token(Spanned<RawSecret>),
+    /// Sign in with e-mail and password at `/auth/v1/token`.
+    Password(RawPassword),
+}
+
+/// Sign-in with e-mail and password.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "Password", deny_unknown_fields)]
+pub(crate) struct RawPassword {
+    /// E-mail address.
+    #[schemars(example = &"tenant-a@example.com")]
+    pub(crate) email: Spanned<String>,
+    /// Password.
+    #[schemars(example = serde_json::json!({"env": "TENANT_A_PASSWORD"}))]
+    pub(crate) password: Spanned<RawSecret>,
+}
+
+/// A secret by reference: `{env: NAME}` or `{file: path}`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename = "Secret", rename_all = "snake_case")]
+#[schemars(example = serde_json::json!({"env": "NAME"}), example = serde_json::json!({"file": "path"}))]
+pub(crate) enum RawSecret {
+    /// Environment variable that holds it.
+    Env(String),
+    /// File that holds it, relative to this file; a newline at its end is dropped.
+    File(String),
+}
+
+/// A scheduled synthetic transaction.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "Probe", deny_unknown_fields)]
+pub(crate) struct RawProbe {
+    /// What the probe does. Default: `bootstrap`, which acts and follows the chain to its terminal hop.
+    #[serde(default)]
+    #[expect(dead_code, reason = "one kind so far: the key is read to be checked")]
+    pub(crate) kind: RawKind,
+    /// Name of a target of this file.
+    #[schemars(example = &"staging")]
+    pub(crate) target: Spanned<String>,
+    /// A shipped chain by name, or a path that ends in `.yaml`, relative to this file.
+    #[schemars(example = &"org-bootstrap-events")]
+    pub(crate) chain: Spanned<String>,
+    /// The run's deadline, diagnosis and clean-up included. Default: `30s`.
+    #[serde(default)]
+    #[schemars(example = &"30s")]
+    pub(crate) deadline: Option<Spanned<DurationText>>,
+    /// Budgets that differ from the chain file's, by hop.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({"notified": {"cold": "2s", "warm": "500ms"}}))]
+    pub(crate) budgets: Ordered<Spanned<RawBudget>>,
+}
+
+/// What a probe does.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename = "Kind", rename_all = "snake_case")]
+#[schemars(example = &"bootstrap")]
+pub(crate) enum RawKind {
+    /// Act, and follow the chain to its terminal hop.
+    #[default]
+    Bootstrap,
+}
+
+/// Where results go besides the terminal.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "Export", deny_unknown_fields)]
+pub(crate) struct RawExport {
+    /// Traces, over OTLP/HTTP.
+    #[serde(default)]
+    pub(crate) otlp: Option<RawOtlp>,
+    /// File for Prometheus text metrics (node_exporter's textfile collector).
+    #[serde(default)]
+    #[schemars(example = &"/var/lib/node_exporter/throughline.prom")]
+    pub(crate) metrics_file: Option<Spanned<String>>,
+}
+
+/// An OTLP/HTTP receiver.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "Otlp", deny_unknown_fields)]
+pub(crate) struct RawOtlp {
+    /// Base URL; `/v1/traces` is added.
+    #[schemars(example = &"http://collector:4318")]
+    pub(crate) endpoint: Spanned<String>,
+    /// Headers of each request, by name.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({"Authorization": {"env": "OTLP_AUTHORIZATION"}}))]
+    pub(crate) headers: Ordered<Spanned<RawSecret>>,
+}
