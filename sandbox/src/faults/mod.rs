@@ -43,7 +43,7 @@ enum How {
     SqlSeenByPostgrest(&'static str, Witness),
     /// Something done to a part, and its opposite.
     Part(PartName, PartAction, PartAction),
-    /// Switches of a part, by name, with the values that break and mend.
+    /// A switch of a part, by name, with the value that breaks.
     Switch(PartName, &'static str, On),
     /// Realtime's sockets are cut at each new row of the queue.
     CutSockets,
@@ -219,6 +219,11 @@ pub const FAULTS: &[Fault] = &[
         "wf-email-403",
         "the e-mail provider answers 403, domain is not verified",
         How::Switch(PartName::Worker, "email_403", On::True),
+    ),
+    fault(
+        "wf-compensation-broken",
+        "the host name never resolves, and its removal is refused: the compensation stops half-way",
+        How::Switch(PartName::Worker, "compensation_fails", On::True),
     ),
     fault(
         "wf-duplicate-start",
