@@ -104,6 +104,40 @@ fn the_example_config_is_accepted_without_its_secrets_and_described_in_full() {
 }
 
 #[test]
+fn the_description_is_yaml_itself() {
+    let described = check(
+        Path::new("docs/throughline.example.yaml"),
+        &no_env,
+        SecretMode::Placeholder,
+    )
+    .unwrap();
+    let read: serde_json::Value = serde_saphyr::from_str(&described).unwrap();
+    assert_eq!(read["targets"]["staging"]["guard"]["prefix"], "tl-");
+    assert_eq!(read["ok"], "1 probe");
+}
+
+#[test]
+fn what_the_manuals_show_is_true() {
+    let page = std::fs::read_to_string("docs/write-a-chain.md").unwrap();
+    let example = page
+        .split("```yaml\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    chain::parse(Path::new("docs/write-a-chain.md"), example).unwrap_or_else(|errors| panic!("{errors}"));
+
+    let broken = std::fs::read_to_string("tests/config/broken/unknown-key-typo.yaml").unwrap();
+    let page = std::fs::read_to_string("docs/configure.md").unwrap();
+    let message = refused(&broken).to_string();
+    assert!(
+        page.contains(&message),
+        "docs/configure.md does not show\n{message}"
+    );
+}
+
+#[test]
 fn the_description_names_the_source_of_a_secret_and_never_the_secret() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("throughline.yaml");
