@@ -211,11 +211,7 @@ fn a_guard_that_does_not_allow_synthetic_data_is_none() {
 fn probes_keep_the_order_of_the_file() {
     let mut text = CONFIG.to_owned();
     for name in ["zebra", "ant", "mule"] {
-        write!(
-            text,
-            "  {name}: {{target: staging, chain: org-bootstrap-events}}\n"
-        )
-        .unwrap();
+        writeln!(text, "  {name}: {{target: staging, chain: org-bootstrap-events}}").unwrap();
     }
     let names: Vec<_> = load_ok(&text)
         .config
@@ -264,9 +260,9 @@ fn a_file_that_cannot_be_read_is_named_with_the_reason() {
 fn a_file_full_of_faults_is_answered_with_the_first_twenty() {
     let mut text = CONFIG.to_owned();
     for number in 0..30 {
-        write!(
+        writeln!(
             text,
-            "  probe-{number}: {{target: nowhere, chain: org-bootstrap-events}}\n"
+            "  probe-{number}: {{target: nowhere, chain: org-bootstrap-events}}"
         )
         .unwrap();
     }
