@@ -5,9 +5,17 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod chain;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod exit;
 pub mod finding;
+pub mod judge;
+pub mod metrics;
+pub mod probes;
 pub mod record;
+pub mod report;
+pub mod testdata;
+pub mod trace;

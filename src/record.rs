@@ -81,6 +81,13 @@ impl RunRecord {
     pub fn hop(&self, id: &str) -> Option<&HopRecord> {
         self.hops.iter().find(|hop| hop.id == id)
     }
+
+    /// The finding that explains the verdict: the first about the hop at fault, else the first of all.
+    #[must_use]
+    pub fn leading_finding(&self) -> Option<&Finding> {
+        let about_fault = |finding: &&Finding| self.fault_hop.is_some() && finding.hop == self.fault_hop;
+        self.findings.iter().find(about_fault).or(self.findings.first())
+    }
 }
 
 /// What a run concluded.

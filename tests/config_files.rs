@@ -100,7 +100,12 @@ fn the_example_config_is_accepted_without_its_secrets_and_described_in_full() {
     if std::env::var_os("UPDATE_EXPECT").is_some() {
         std::fs::write(expected, &described).unwrap();
     }
-    assert_eq!(described, std::fs::read_to_string(expected).unwrap());
+    let stale = described != std::fs::read_to_string(expected).unwrap();
+    assert!(
+        !stale,
+        "{} is stale: UPDATE_EXPECT=1 cargo test --test config_files\n{described}",
+        expected.display()
+    );
 }
 
 #[test]

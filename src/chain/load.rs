@@ -380,6 +380,11 @@ impl<'a> Check<'a> {
             if matches!(parsed.witness, Witness::Event { .. } | Witness::Row { .. }) {
                 self.found.push(parsed.id.clone());
             }
+            if parsed.witness == Witness::Workflow(WorkflowStep::Started) {
+                for field in ["run_id", "workflow_type", "task_queue"] {
+                    self.known.insert(format!("{}.{field}", parsed.id));
+                }
+            }
             hops.push(parsed);
         }
         hops
@@ -999,25 +1004,23 @@ impl<'a> Check<'a> {
         }
         let mark = self.placeholder(name, mark);
         let what = format!("`${{{}}}` has no value here", excerpt(name));
-        let advice = if owner == "act" {
-            let captured: Vec<_> = self
-                .known
-                .iter()
-                .filter(|name| name.starts_with("act."))
-                .cloned()
-                .collect();
-            if captured.is_empty() {
-                "capture it from the response first: `capture: {NAME: path}` under `act`; \
-                 `ids`, `listen` and the act itself come before the response"
-                    .to_owned()
-            } else {
-                format!("the act captures {}", list(captured))
-            }
+        let prefix = format!("{owner}.");
+        let of_owner: Vec<_> = self
+            .known
+            .iter()
+            .filter(|known| known.starts_with(&prefix))
+            .collect();
+        let advice = if !of_owner.is_empty() {
+            format!("`{owner}` has {}", list(&of_owner))
+        } else if owner == "act" {
+            "capture it from the response first: `capture: {NAME: path}` under `act`; \
+             `ids`, `listen` and the act itself come before the response"
+                .to_owned()
         } else if self.found.iter().any(|hop| hop == name) {
             format!("say which field: `${{{name}.id}}`")
         } else if owner.len() < name.len() && self.hop_ids.iter().any(|hop| hop == owner) {
             format!(
-                "use a hop that stands before this place and witnesses an event or a row; `{owner}` does not"
+                "use a hop that stands before this place and witnesses an event, a row or a workflow's start; `{owner}` does not"
             )
         } else if let Some(meant) = nearest(name, self.known.iter().map(String::as_str)) {
             format!("write `${{{meant}}}`")

@@ -1,0 +1,323 @@
+//! `throughline doctor`: tries each endpoint and identity, and says what is missing before a run does.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use reqwest::Method;
+
+use super::{ConfigArg, choose, complain, env, say};
+use crate::access::http::{Http, HttpRequest};
+use crate::access::postgrest::Postgrest;
+use crate::access::realtime::{Client, ConnectOptions};
+use crate::access::sql::{Database, literal, table};
+use crate::access::temporal::Temporal;
+use crate::access::{AccessError, Endpoint};
+use crate::chain::model::Chain;
+use crate::config::model::{Config, Target};
+use crate::exit::Exit;
+use crate::probes::identity::tokens;
+use crate::probes::plan;
+
+/// What one check may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Where the config is.
+    #[command(flatten)]
+    pub config: ConfigArg,
+    /// Only the target of this probe; otherwise that of every probe.
+    #[arg(short, long, value_name = "NAME")]
+    pub probe: Option<String>,
+}
+
+/// One check and how it went.
+struct Check {
+    name: String,
+    outcome: Result<String, String>,
+    /// What to do when it failed.
+    advice: &'static str,
+}
+
+/// Tries everything. Exit code 0 when all works, 4 when something of the prober's own access does not.
+pub async fn doctor(args: DoctorArgs) -> Exit {
+    let config = match crate::config::load(&args.config.config, &env) {
+        Ok(config) => config,
+        Err(errors) => return complain(&errors.to_string(), Exit::Usage),
+    };
+    let chosen = match chosen(&config, args.probe.as_deref()) {
+        Ok(chosen) => chosen,
+        Err(what) => return complain(&what, Exit::Usage),
+    };
+    let mut failed = 0;
+    for (target, chains) in chosen {
+        say(&format!("target {}\n", target.name));
+        for check in examine(target, &chains).await {
+            match &check.outcome {
+                Ok(words) => say(&format!("  ok    {:<28} {words}\n", check.name)),
+                Err(words) => {
+                    failed += 1;
+                    say(&format!(
+                        "  FAIL  {:<28} {words}\n        {:<28} -> {}\n",
+                        check.name, "", check.advice
+                    ));
+                }
+            }
+        }
+    }
+    if failed == 0 {
+        say("everything that a run needs is there\n");
+        Exit::Pass
+    } else {
+        complain(
+            &format!("{failed} checks failed: a run would end with `error`"),
+            Exit::Error,
+        )
+    }
+}
+
+/// Each target with the chains that are probed on it.
+fn chosen<'a>(config: &'a Config, probe: Option<&str>) -> Result<Vec<(&'a Target, Vec<&'a Chain>)>, String> {
+    if let Some(name) = probe {
+        let (probe, target) = choose(config, Some(name))?;
+        return Ok(vec![(target, vec![&probe.chain])]);
+    }
+    let mut all: Vec<(&Target, Vec<&Chain>)> = Vec::new();
+    for probe in &config.probes {
+        let Some(target) = config.targets.get(&probe.target) else {
+            continue;
+        };
+        match all.iter_mut().find(|(known, _)| known.name == target.name) {
+            Some((_, chains)) => chains.push(&probe.chain),
+            None => all.push((target, vec![&probe.chain])),
+        }
+    }
+    if all.is_empty() {
+        Err(format!("{} has no probes", config.path.display()))
+    } else {
+        Ok(all)
+    }
+}
+
+async fn examine(target: &Target, chains: &[&Chain]) -> Vec<Check> {
+    let mut checks = Vec::new();
+    checks.push(Check {
+        name: "guard".to_owned(),
+        outcome: chains
+            .iter()
+            .try_for_each(|chain| crate::testdata::guard(target, chain).map(|_| ()))
+            .map(|()| "synthetic writes are allowed, and can be removed".to_owned())
+            .map_err(|refusal| refusal.to_string()),
+        advice: "a run would refuse to act (exit code 6)",
+    });
+    match Http::new() {
+        Ok(http) => {
+            gateway(target, chains, &http, &mut checks).await;
+            worker(target, &http, &mut checks).await;
+        }
+        Err(error) => checks.push(failed("http", &error, "the TLS library cannot be set up")),
+    }
+    database(target, chains, &mut checks).await;
+    temporal(target, &mut checks).await;
+    checks
+}
+
+async fn gateway(target: &Target, chains: &[&Chain], http: &Http, checks: &mut Vec<Check>) {
+    let Some(supabase) = &target.supabase else { return };
+    let rest = Postgrest::new(http.clone(), supabase);
+    checks.push(match rest.alive(by()).await {
+        Ok(answer) if answer.status < 500 => {
+            passed("gateway and REST API", format!("answer {}", answer.status))
+        }
+        Ok(answer) => Check {
+            name: "gateway and REST API".to_owned(),
+            outcome: Err(format!("the gateway answers {}", answer.status)),
+            advice: "the REST API or its database is down",
+        },
+        Err(error) => failed("gateway and REST API", &error, "check targets.*.supabase.url"),
+    });
+    let now = chrono::Utc::now();
+    let mut wanted: BTreeSet<String> = target.identities.keys().cloned().collect();
+    wanted.extend(chains.iter().flat_map(|chain| plan::identities(chain)));
+    for name in wanted {
+        let one = BTreeSet::from([name.clone()]);
+        checks.push(match tokens(target, &one, http, now, by()).await {
+            Ok(_) => passed(
+                &format!("identity {name}"),
+                "has a token that has not expired".to_owned(),
+            ),
+            Err(error) => failed(&format!("identity {name}"), &error, "check targets.*.identities"),
+        });
+    }
+    if chains.iter().any(|chain| !chain.listen.is_empty()) {
+        checks.push(realtime(supabase).await);
+    }
+}
+
+async fn realtime(supabase: &crate::config::model::Supabase) -> Check {
+    const ADVICE: &str = "check targets.*.supabase.realtime_url and api_key";
+    let name = "realtime socket".to_owned();
+    let Ok(url) = temporalio_client::Url::parse(&supabase.realtime_url) else {
+        return Check {
+            name,
+            outcome: Err("its URL cannot be read".to_owned()),
+            advice: ADVICE,
+        };
+    };
+    match Client::connect(&ConnectOptions::new(url, supabase.api_key.clone()), by()).await {
+        Ok(client) => {
+            let round_trip = client.ping(by()).await;
+            client.close(by()).await;
+            Check {
+                name,
+                outcome: round_trip
+                    .map(|round_trip| format!("heartbeat answered in {round_trip:.1?}"))
+                    .map_err(|error| error.to_string()),
+                advice: ADVICE,
+            }
+        }
+        Err(error) => Check {
+            name,
+            outcome: Err(error.to_string()),
+            advice: ADVICE,
+        },
+    }
+}
+
+async fn database(target: &Target, chains: &[&Chain], checks: &mut Vec<Check>) {
+    const ADVICE: &str = "check targets.*.database.url, or apply sql/prober-role.sql";
+    let Some(url) = &target.database_url else { return };
+    let database = match Database::connect(url, by()).await {
+        Ok(database) => {
+            checks.push(passed("database", "connected".to_owned()));
+            database
+        }
+        Err(error) => return checks.push(failed("database", &error, ADVICE)),
+    };
+    let mut needed: Vec<(String, &str)> = Vec::new();
+    for chain in chains {
+        needed.extend(chain.events.iter().map(|events| (table(&events.table), "select")));
+        needed.extend(
+            chain
+                .projections
+                .iter()
+                .map(|projection| (table(&projection.table), "select")),
+        );
+        needed.extend(chain.undo.rows.iter().map(|rows| (table(&rows.table), "delete")));
+    }
+    needed.sort();
+    needed.dedup();
+    for (name, privilege) in needed {
+        let query = format!(
+            "select to_regclass({0}) is not null as there, \
+             case when to_regclass({0}) is null then false \
+             else has_table_privilege(to_regclass({0}), '{privilege}') end as may",
+            literal(&name)
+        );
+        let what = format!("{privilege} on {}", name.replace('"', ""));
+        checks.push(match database.rows(&query, by()).await {
+            Ok(rows) => {
+                let is = |key: &str| {
+                    rows.rows
+                        .first()
+                        .and_then(|row| row.get(key)?.as_bool())
+                        .unwrap_or_default()
+                };
+                Check {
+                    name: what,
+                    outcome: match (is("there"), is("may")) {
+                        (true, true) => Ok("granted".to_owned()),
+                        (true, false) => Err("not granted".to_owned()),
+                        (false, _) => Err("there is no such table".to_owned()),
+                    },
+                    advice: ADVICE,
+                }
+            }
+            Err(error) => Check {
+                name: what,
+                outcome: Err(error.to_string()),
+                advice: ADVICE,
+            },
+        });
+    }
+}
+
+async fn temporal(target: &Target, checks: &mut Vec<Check>) {
+    let Some(config) = &target.temporal else { return };
+    let temporal = match Temporal::connect(config, by()).await {
+        Ok(temporal) => {
+            checks.push(passed("temporal", format!("connected to {}", config.address)));
+            temporal
+        }
+        Err(error) => {
+            return checks.push(failed(
+                "temporal",
+                &error,
+                "check targets.*.temporal.address and api_key",
+            ));
+        }
+    };
+    let name = format!("pollers of {}", config.task_queue);
+    let advice = "start the worker, or correct targets.*.temporal.task_queue and namespace";
+    checks.push(match temporal.pollers(&config.task_queue, false, by()).await {
+        Ok(pollers) => match pollers.freshest {
+            Some(age) if age < Duration::from_secs(70) => passed(
+                &name,
+                format!("{} listed, the last poll {age:.1?} ago", pollers.listed),
+            ),
+            _ => Check {
+                name,
+                outcome: Err("nobody polls it".to_owned()),
+                advice,
+            },
+        },
+        Err(error) => Check {
+            name,
+            outcome: Err(error.to_string()),
+            advice,
+        },
+    });
+}
+
+async fn worker(target: &Target, http: &Http, checks: &mut Vec<Check>) {
+    let Some(url) = &target.worker_url else { return };
+    let request = HttpRequest {
+        method: Method::GET,
+        url: format!("{url}/ready"),
+        headers: Vec::new(),
+        api_key: None,
+        token: None,
+        body: None,
+    };
+    checks.push(match http.send(Endpoint::Worker, &request, by()).await {
+        Ok(answer) if answer.status == 200 => passed("worker /ready", "answers 200".to_owned()),
+        Ok(answer) => Check {
+            name: "worker /ready".to_owned(),
+            outcome: Err(format!("answers {}", answer.status)),
+            advice: "the worker says that it is not ready",
+        },
+        Err(error) => failed("worker /ready", &error, "check targets.*.worker.url"),
+    });
+}
+
+fn by() -> Instant {
+    Instant::now() + CHECK_TIMEOUT
+}
+
+fn passed(name: &str, words: String) -> Check {
+    Check {
+        name: name.to_owned(),
+        outcome: Ok(words),
+        advice: "",
+    }
+}
+
+fn failed(name: &str, error: &AccessError, advice: &'static str) -> Check {
+    Check {
+        name: name.to_owned(),
+        outcome: Err(error.to_string()),
+        advice,
+    }
+}

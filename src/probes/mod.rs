@@ -1,0 +1,13 @@
+//! Probes: the run engine, and what a run does.
+
+pub mod act;
+pub mod engine;
+pub mod identity;
+pub mod listen;
+pub mod plan;
+pub mod questions;
+pub mod recorder;
+pub mod store;
+pub mod workflow;
+
+pub use engine::{Run, Stop, run};

@@ -1,0 +1,598 @@
+//! The spans of one record, reconstructed from its evidence.
+//!
+//! Every span hangs under the run's own span; what caused it is a link, not a parent, because a cause
+//! (a committed row, a delivered frame) has usually ended before its effect begins, has several effects,
+//! and lives in another process. Only activities are children of their workflow. A hop that stayed silent
+//! is an error span from its cause to the moment at which the prober gave up; hops behind it have none.
+
+use chrono::{DateTime, Utc};
+
+use super::ids::{SpanId, TraceId, TraceIdError};
+use super::semconv as name;
+use crate::clock::{Clock, Interval, RunNanos};
+use crate::finding::{Certainty, Finding};
+use crate::record::{
+    ActivityRecord, Fact, HopRecord, HopVerdict, NotificationRecord, Observation, RunRecord, Verdict,
+    WorkflowRecord,
+};
+use crate::report::words;
+
+/// A moment whose interval is wider than this carries its uncertainty as an attribute.
+const WIDE_NS: i64 = words::MS;
+/// A wait that came this close to its limit, or went beyond it, ended because of it, and is told as it.
+const AT_LIMIT_NS: i64 = 250 * words::MS;
+
+/// One run as a trace.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trace {
+    /// The record's trace id.
+    pub id: TraceId,
+    /// Version of the prober.
+    pub prober_version: String,
+    /// The root first, then the others in the order of the record.
+    pub spans: Vec<Span>,
+}
+
+/// One span.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Span {
+    /// Computed from the trace id and the part of the run.
+    pub id: SpanId,
+    /// None: the root.
+    pub parent: Option<SpanId>,
+    /// `service.name` of the service that did the work.
+    pub service: String,
+    /// Whether the prober lived through it or reconstructed it.
+    pub scope: Scope,
+    /// Name.
+    pub name: String,
+    /// Kind.
+    pub kind: Kind,
+    /// Start, nanoseconds since 1970, clock-corrected.
+    pub start_unix_ns: u64,
+    /// End, nanoseconds since 1970, clock-corrected; not before the start.
+    pub end_unix_ns: u64,
+    /// Attributes.
+    pub attributes: Vec<(&'static str, Value)>,
+    /// Points in time on it.
+    pub events: Vec<Event>,
+    /// Spans of the same trace that caused it.
+    pub links: Vec<SpanId>,
+    /// The words of its error; none: it is no error.
+    pub error: Option<String>,
+}
+
+/// Where a span comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// The prober's own time.
+    Prober,
+    /// Reconstructed from evidence.
+    Reconstruct,
+}
+
+/// Kind of a span, as OpenTelemetry defines it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Work inside of a service.
+    Internal,
+    /// Answering a request.
+    Server,
+    /// Sending a message.
+    Producer,
+    /// Taking a message.
+    Consumer,
+}
+
+/// Value of an attribute.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Text.
+    Text(String),
+    /// A whole number.
+    Int(i64),
+    /// A number.
+    Float(f64),
+    /// A truth.
+    Bool(bool),
+}
+
+/// A point in time on a span.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Name.
+    pub name: &'static str,
+    /// When, nanoseconds since 1970.
+    pub at_unix_ns: u64,
+    /// Attributes.
+    pub attributes: Vec<(&'static str, Value)>,
+}
+
+/// The trace of a record.
+///
+/// # Errors
+/// [`TraceIdError`] if the record's trace id is none.
+pub fn spans(record: &RunRecord) -> Result<Trace, TraceIdError> {
+    let id = TraceId::parse(&record.trace_id)?;
+    let builder = Builder { record, id };
+    let mut spans = vec![builder.root()];
+    spans.extend(builder.phases());
+    spans.extend(record.hops.iter().filter_map(|hop| builder.hop(hop)));
+    spans.extend(
+        record
+            .notifications
+            .iter()
+            .enumerate()
+            .map(|(index, heard)| builder.notification(index, heard)),
+    );
+    for workflow in &record.workflows {
+        spans.extend(builder.workflow(workflow));
+    }
+    Ok(Trace {
+        id,
+        prober_version: record.prober_version.clone(),
+        spans,
+    })
+}
+
+struct Builder<'a> {
+    record: &'a RunRecord,
+    id: TraceId,
+}
+
+impl Builder<'_> {
+    fn root(&self) -> Span {
+        let record = self.record;
+        let failed = matches!(record.verdict, Verdict::Fail | Verdict::Error);
+        let mut attributes = vec![
+            (name::SYNTHETIC, Value::Bool(true)),
+            (name::RUN_ID, text(&record.run_id)),
+            (name::CORRELATION_ID, text(&record.correlation_id)),
+            (name::CHAIN, text(&record.chain)),
+            (name::TARGET, text(&record.target)),
+            (name::PROBE, text(&record.probe)),
+            (name::VERDICT, text(record.verdict.as_str())),
+            (name::HEADLINE, text(&record.headline)),
+        ];
+        if let Some(finding) = record.leading_finding().filter(|_| failed) {
+            attributes.push((name::ERROR_TYPE, text(finding.code.as_str())));
+        }
+        Span {
+            id: self.id.root_span(),
+            parent: None,
+            service: name::SERVICE_THROUGHLINE.into(),
+            scope: Scope::Prober,
+            name: format!("run {}", record.chain),
+            kind: Kind::Internal,
+            start_unix_ns: self.unix(0),
+            end_unix_ns: self.unix(record.duration_ns.max(0)),
+            attributes,
+            events: record
+                .findings
+                .iter()
+                .map(|finding| self.finding_event(finding))
+                .collect(),
+            links: vec![],
+            error: failed.then(|| record.headline.clone()),
+        }
+    }
+
+    fn finding_event(&self, finding: &Finding) -> Event {
+        let certainty = match finding.certainty {
+            Certainty::Proven => "proven",
+            Certainty::Likely => "likely",
+        };
+        let mut attributes = vec![
+            (name::FINDING_CODE, text(finding.code.as_str())),
+            (name::FINDING_CERTAINTY, text(certainty)),
+            (name::FINDING_SUMMARY, text(&finding.summary)),
+        ];
+        if let Some(hop) = &finding.hop {
+            attributes.push((name::HOP_ID, text(hop)));
+        }
+        Event {
+            name: name::FINDING_EVENT,
+            at_unix_ns: self.unix(self.record.duration_ns),
+            attributes,
+        }
+    }
+
+    fn phases(&self) -> impl Iterator<Item = Span> {
+        self.record.phases.iter().map(|phase| {
+            self.span(
+                &format!("phase/{}", phase.name),
+                name::SERVICE_THROUGHLINE,
+                Scope::Prober,
+                phase.name.replace('_', "-"),
+                (Interval::point(phase.start_ns), Interval::point(phase.end_ns)),
+            )
+        })
+    }
+
+    /// The span of a hop; none where nothing happened.
+    fn hop(&self, hop: &HopRecord) -> Option<Span> {
+        let record = self.record;
+        let deciding = hop
+            .observations
+            .first()
+            .and_then(|seq| record.observations.iter().find(|seen| seen.seq == *seq));
+        let finding = record
+            .findings
+            .iter()
+            .find(|finding| finding.hop.as_deref() == Some(&hop.id));
+        let (start, end) = self.extent(hop, deciding)?;
+        let mut span = self.span(
+            &part_of_hop(&hop.id),
+            &hop.service,
+            Scope::Reconstruct,
+            format!("{}: {}", hop.id, hop.title),
+            (start, end),
+        );
+        span.kind = match deciding.map(|seen| &seen.fact) {
+            Some(Fact::Response { .. }) => Kind::Server,
+            Some(Fact::Frame { .. }) => Kind::Producer,
+            _ => Kind::Internal,
+        };
+        span.links = hop
+            .after
+            .iter()
+            .filter(|id| record.hop(id).is_some_and(has_span))
+            .map(|id| self.id.span(&part_of_hop(id)))
+            .collect();
+        let mut attributes = vec![
+            (name::HOP_ID, text(&hop.id)),
+            (name::HOP_TITLE, text(&hop.title)),
+            (name::HOP_VERDICT, text(hop.verdict.as_str())),
+            (name::HOP_WITNESS, text(&hop.witness)),
+            (name::SPAN_SOURCE, text(deciding.map_or("prober", source_of))),
+        ];
+        if let Some(budget) = hop.budget_ms {
+            attributes.push((name::HOP_BUDGET_SECONDS, Value::Float(budget as f64 / 1e3)));
+        }
+        if let Some(temperature) = hop.temperature {
+            attributes.push((name::TEMPERATURE, text(temperature.as_str())));
+        }
+        if let Some(seen) = deciding {
+            attributes.extend(self.of_observation(seen));
+        }
+        if let Some(finding) = finding {
+            attributes.push((name::FINDING_CODE, text(finding.code.as_str())));
+            if hop.verdict == HopVerdict::Fault {
+                attributes.push((name::ERROR_TYPE, text(finding.code.as_str())));
+            }
+        }
+        attributes.append(&mut span.attributes);
+        span.attributes = attributes;
+        span.error = (hop.verdict == HopVerdict::Fault).then(|| match finding {
+            // A wait that went on to its limit is the fault; one that ended early ended for a reason.
+            _ if hop.end.is_none() && waited_to_the_limit(hop, start) => silence(hop, start),
+            Some(finding) => finding.summary.clone(),
+            None if hop.end.is_none() => silence(hop, start),
+            None => format!("not as declared: {}", hop.witness),
+        });
+        Some(span)
+    }
+
+    /// From where to where the span of a hop goes.
+    fn extent(&self, hop: &HopRecord, deciding: Option<&Observation>) -> Option<(Interval, Interval)> {
+        if !has_span(hop) {
+            return None;
+        }
+        if let Some(end) = hop.end {
+            return Some((hop.start.unwrap_or(end), end));
+        }
+        // Silent: the last evidence is the hop's cause, or what else was seen last.
+        let start = hop.start.or_else(|| {
+            let ends = self.record.hops.iter().filter_map(|other| other.end);
+            ends.max_by_key(|end| end.middle())
+        })?;
+        let gave_up = hop.gave_up_at_ns.or(deciding.map(|seen| seen.learnt_ns));
+        Some((start, gave_up.map_or(start, Interval::point)))
+    }
+
+    fn of_observation(&self, seen: &Observation) -> Vec<(&'static str, Value)> {
+        let mut attributes = match &seen.fact {
+            Fact::Response { status, .. } => {
+                vec![(name::HTTP_RESPONSE_STATUS_CODE, Value::Int(i64::from(*status)))]
+            }
+            Fact::Event { .. } => vec![(name::DB_SYSTEM_NAME, text(name::DB_SYSTEM_POSTGRESQL))],
+            Fact::Row { table, .. } => vec![
+                (name::DB_SYSTEM_NAME, text(name::DB_SYSTEM_POSTGRESQL)),
+                (name::DB_COLLECTION_NAME, text(table)),
+            ],
+            Fact::Frame { table, .. } => vec![
+                (name::MESSAGING_SYSTEM, text(name::MESSAGING_SYSTEM_REALTIME)),
+                (name::MESSAGING_DESTINATION_NAME, text(table)),
+            ],
+            _ => vec![],
+        };
+        if seen.clock != Clock::Prober {
+            attributes.push((name::CLOCK, text(seen.clock.as_str())));
+            let known = self.record.clocks.iter().find(|clock| clock.peer == seen.clock);
+            if let Some(clock) = known {
+                let offset = seconds(clock.offset.middle());
+                attributes.push((name::CLOCK_OFFSET_SECONDS, Value::Float(offset)));
+            }
+        }
+        attributes
+    }
+
+    fn notification(&self, index: usize, heard: &NotificationRecord) -> Span {
+        let arrived = Interval::point(heard.arrived_ns);
+        let mut span = self.span(
+            &format!("notification/{index}"),
+            name::SERVICE_THROUGHLINE,
+            Scope::Reconstruct,
+            format!("receive {} {}", heard.operation, heard.table),
+            (heard.committed.unwrap_or(arrived), arrived),
+        );
+        span.kind = Kind::Consumer;
+        span.links = self
+            .record
+            .hops
+            .iter()
+            .filter(|hop| has_span(hop) && hop.observations.contains(&heard.observation))
+            .map(|hop| self.id.span(&part_of_hop(&hop.id)))
+            .collect();
+        let mut attributes = vec![
+            (name::MESSAGING_SYSTEM, text(name::MESSAGING_SYSTEM_REALTIME)),
+            (name::MESSAGING_OPERATION_TYPE, text(name::MESSAGING_RECEIVE)),
+            (name::MESSAGING_DESTINATION_NAME, text(&heard.table)),
+            (name::TEMPERATURE, text(heard.temperature.as_str())),
+            (name::SPAN_SOURCE, text("realtime")),
+        ];
+        attributes.append(&mut span.attributes);
+        span.attributes = attributes;
+        span
+    }
+
+    fn workflow(&self, workflow: &WorkflowRecord) -> Vec<Span> {
+        let Some(started) = workflow.started else {
+            return vec![];
+        };
+        // What was still open when the run stopped looking is shown until then.
+        let open_end = Interval::point(self.record.duration_ns);
+        let part = format!("workflow/{}", workflow.workflow_id);
+        let kind = workflow.workflow_type.as_deref().unwrap_or("workflow");
+        let mut span = self.span(
+            &part,
+            name::SERVICE_TEMPORAL,
+            Scope::Reconstruct,
+            format!("workflow {kind}"),
+            (started, workflow.closed.unwrap_or(open_end)),
+        );
+        span.links = self
+            .record
+            .hops
+            .iter()
+            .filter(|hop| has_span(hop) && self.saw_start(hop, &workflow.workflow_id))
+            .map(|hop| self.id.span(&part_of_hop(&hop.id)))
+            .collect();
+        let mut attributes = vec![
+            (name::TEMPORAL_WORKFLOW_ID, text(&workflow.workflow_id)),
+            (name::TEMPORAL_STATUS, text(&workflow.status)),
+            (name::SPAN_SOURCE, text("temporal_history")),
+        ];
+        for (key, value) in [
+            (name::TEMPORAL_RUN_ID, &workflow.workflow_run_id),
+            (name::TEMPORAL_WORKFLOW_TYPE, &workflow.workflow_type),
+            (name::TEMPORAL_TASK_QUEUE, &workflow.task_queue),
+        ] {
+            if let Some(value) = value {
+                attributes.push((key, text(value)));
+            }
+        }
+        attributes.append(&mut span.attributes);
+        span.attributes = attributes;
+        // A compensated workflow is COMPLETED; only its result says what happened.
+        span.error = match workflow.status.as_str() {
+            "COMPLETED" | "RUNNING" => workflow.result_errors.first().cloned(),
+            status => Some(format!("the workflow closed as {status}")),
+        };
+        span.events = workflow
+            .result_errors
+            .iter()
+            .map(|error| Event {
+                name: name::RESULT_ERROR_EVENT,
+                at_unix_ns: span.end_unix_ns,
+                attributes: vec![(name::MESSAGE, text(error))],
+            })
+            .collect();
+        let mut spans = vec![span];
+        for (index, activity) in workflow.activities.iter().enumerate() {
+            let children = self.activity(&format!("{part}/{index}"), activity, open_end);
+            for mut child in children {
+                child.parent = Some(self.id.span(&part));
+                child.not_before(&spans[0]);
+                spans.push(child);
+            }
+        }
+        spans
+    }
+
+    /// The time that an activity waited in the task queue, and the time that a worker had it.
+    fn activity(&self, part: &str, activity: &ActivityRecord, open_end: Interval) -> Vec<Span> {
+        let mut spans = vec![];
+        if let Some(scheduled) = activity.scheduled {
+            let mut span = self.span(
+                &format!("{part}/queue"),
+                name::SERVICE_TEMPORAL,
+                Scope::Reconstruct,
+                format!("{} in the task queue", activity.name),
+                (
+                    scheduled,
+                    activity.started.or(activity.closed).unwrap_or(open_end),
+                ),
+            );
+            if activity.started.is_none() && activity.outcome != "completed" {
+                span.error = activity.failure.clone();
+            }
+            spans.push(span);
+        }
+        if let Some(started) = activity.started {
+            let mut span = self.span(
+                &format!("{part}/run"),
+                name::SERVICE_WORKER,
+                Scope::Reconstruct,
+                activity.name.clone(),
+                (started, activity.closed.unwrap_or(open_end)),
+            );
+            span.error = (!matches!(activity.outcome.as_str(), "completed" | "running")).then(|| {
+                let failure = activity.failure.clone();
+                failure.unwrap_or_else(|| activity.outcome.replace('_', " "))
+            });
+            spans.push(span);
+        }
+        for span in &mut spans {
+            let mut attributes = vec![
+                (name::TEMPORAL_ACTIVITY_TYPE, text(&activity.name)),
+                (name::TEMPORAL_ATTEMPTS, Value::Int(i64::from(activity.attempts))),
+                (name::TEMPORAL_OUTCOME, text(&activity.outcome)),
+                (name::SPAN_SOURCE, text("temporal_history")),
+            ];
+            if let Some(worker) = &activity.worker {
+                attributes.push((name::TEMPORAL_WORKER, text(worker)));
+            }
+            attributes.append(&mut span.attributes);
+            span.attributes = attributes;
+        }
+        spans
+    }
+
+    /// Whether one of the hop's observations is of that workflow.
+    fn saw_start(&self, hop: &HopRecord, id: &str) -> bool {
+        self.record
+            .observations
+            .iter()
+            .filter(|seen| hop.observations.contains(&seen.seq))
+            .any(|seen| match &seen.fact {
+                Fact::History { workflow_id, .. } | Fact::Workflow { workflow_id, .. } => workflow_id == id,
+                _ => false,
+            })
+    }
+
+    /// A child of the root, with the uncertainty of its ends where it matters. It starts neither before
+    /// the root nor after its own end.
+    fn span(
+        &self,
+        part: &str,
+        service: &str,
+        scope: Scope,
+        named: String,
+        (start, end): (Interval, Interval),
+    ) -> Span {
+        let mut attributes = vec![];
+        for (key, at) in [
+            (name::START_UNCERTAINTY_SECONDS, start),
+            (name::END_UNCERTAINTY_SECONDS, end),
+        ] {
+            if at.width() > WIDE_NS {
+                attributes.push((key, Value::Float(seconds(at.width()) / 2.0)));
+            }
+        }
+        let from = start.middle().max(0);
+        let until = end.middle().max(from);
+        if from != start.middle() || until != end.middle() {
+            attributes.push((name::TIME_CLAMPED, Value::Bool(true)));
+        }
+        Span {
+            id: self.id.span(part),
+            parent: Some(self.id.root_span()),
+            service: service.to_owned(),
+            scope,
+            name: named,
+            kind: Kind::Internal,
+            start_unix_ns: self.unix(from),
+            end_unix_ns: self.unix(until),
+            attributes,
+            events: vec![],
+            links: vec![],
+            error: None,
+        }
+    }
+
+    fn unix(&self, at: RunNanos) -> u64 {
+        unix(self.record.started_at, at)
+    }
+}
+
+impl Span {
+    /// Moves the span to where its parent allows it: an activity does not start before its workflow.
+    fn not_before(&mut self, parent: &Self) {
+        if self.start_unix_ns >= parent.start_unix_ns {
+            return;
+        }
+        self.start_unix_ns = parent.start_unix_ns;
+        self.end_unix_ns = self.end_unix_ns.max(self.start_unix_ns);
+        let clamped = (name::TIME_CLAMPED, Value::Bool(true));
+        if !self.attributes.contains(&clamped) {
+            self.attributes.push(clamped);
+        }
+    }
+}
+
+/// Whether anything happened in a hop that a span can show.
+fn has_span(hop: &HopRecord) -> bool {
+    match hop.verdict {
+        HopVerdict::NotReached | HopVerdict::Unwitnessed => false,
+        HopVerdict::Ok | HopVerdict::Late | HopVerdict::Undecidable => hop.end.is_some(),
+        HopVerdict::Fault => true,
+    }
+}
+
+fn part_of_hop(id: &str) -> String {
+    format!("hop/{id}")
+}
+
+fn waited_ns(hop: &HopRecord, start: Interval) -> i64 {
+    hop.gave_up_at_ns.map_or(0, |at| at - start.middle())
+}
+
+fn waited_to_the_limit(hop: &HopRecord, start: Interval) -> bool {
+    let limit = i64::try_from(hop.lost_after_ms).map_or(i64::MAX, |ms| ms.saturating_mul(words::MS));
+    waited_ns(hop, start) >= limit.saturating_sub(AT_LIMIT_NS)
+}
+
+/// What did not come, and for how long: `no notification within 20 s`.
+fn silence(hop: &HopRecord, start: Interval) -> String {
+    // The record tells the witness in words only, see `HopRecord::witness`.
+    let missing = if hop.witness.contains(" frame on ") {
+        "notification"
+    } else {
+        &hop.witness
+    };
+    let within = if waited_to_the_limit(hop, start) {
+        words::limit(hop.lost_after_ms)
+    } else {
+        words::duration(waited_ns(hop, start))
+    };
+    format!("no {missing} within {within}")
+}
+
+fn source_of(seen: &Observation) -> &'static str {
+    match &seen.fact {
+        Fact::Event { .. } => "event_store",
+        Fact::Row { .. } => "projection",
+        Fact::Frame { .. } | Fact::Subscription { .. } => "realtime",
+        Fact::History { .. } | Fact::Workflow { .. } | Fact::Pollers { .. } => "temporal_history",
+        Fact::Response { .. } => "response",
+        Fact::Catalog { .. } | Fact::AccessLost { .. } | Fact::Silence { .. } | Fact::Interrupted { .. } => {
+            "prober"
+        }
+    }
+}
+
+fn unix(started_at: DateTime<Utc>, at: RunNanos) -> u64 {
+    let label = i128::from(started_at.timestamp()) * 1_000_000_000
+        + i128::from(started_at.timestamp_subsec_nanos())
+        + i128::from(at);
+    u64::try_from(label.max(0)).unwrap_or(u64::MAX)
+}
+
+fn text(value: &str) -> Value {
+    Value::Text(value.to_owned())
+}
+
+fn seconds(ns: i64) -> f64 {
+    ns as f64 / 1e9
+}

@@ -1,0 +1,29 @@
+use throughline::report::json::{self, JsonError};
+
+use crate::{golden, records};
+
+#[test]
+fn goldens() {
+    for (name, record) in records::all() {
+        golden(&format!("json-{name}"), &json::render(&record).unwrap());
+    }
+}
+
+#[test]
+fn a_record_that_is_read_back_is_the_one_that_was_written() {
+    for (name, record) in records::all() {
+        let again = json::parse(&json::render(&record).unwrap()).unwrap();
+        assert_eq!(again, record, "{name}");
+    }
+}
+
+#[test]
+fn a_record_of_another_form_is_refused_by_its_name_and_not_by_a_field() {
+    let error = json::parse(r#"{"schema": "throughline.run/2", "verdict": 7}"#).unwrap_err();
+    assert!(matches!(error, JsonError::Schema { .. }));
+    assert_eq!(
+        error.to_string(),
+        "the record has the form `throughline.run/2`, this prober reads `throughline.run/1`"
+    );
+    assert!(matches!(json::parse("[]").unwrap_err(), JsonError::Form(_)));
+}
