@@ -1011,7 +1011,7 @@ impl<'a> Check<'a> {
             .filter(|known| known.starts_with(&prefix))
             .collect();
         let advice = if !of_owner.is_empty() {
-            format!("`{owner}` has {}", list(&of_owner))
+            format!("write {}", choice(&of_owner))
         } else if owner == "act" {
             "capture it from the response first: `capture: {NAME: path}` under `act`; \
              `ids`, `listen` and the act itself come before the response"
