@@ -37,6 +37,8 @@ pub struct Fault {
 enum How {
     /// A file of SQL, run as the database's owner.
     Sql(&'static str),
+    /// As `Sql`; the channels that die of it stay dead, so mending includes a restart of the Realtime server.
+    SqlOrphaning(&'static str),
     /// As `Sql`, followed by waiting until PostgREST has noticed.
     SqlSeenByPostgrest(&'static str, Witness),
     /// Something done to a part, and its opposite.
@@ -109,7 +111,7 @@ pub const FAULTS: &[Fault] = &[
     fault(
         "rt-not-in-publication",
         "takes the queue out of the supabase_realtime publication",
-        How::Sql(sql!("rt-not-in-publication")),
+        How::SqlOrphaning(sql!("rt-not-in-publication")),
     ),
     fault(
         "rt-role-blind",
@@ -360,7 +362,11 @@ impl Faults {
             return Ok(format!("{} is injected already", fault.id));
         }
         let held = match fault.how {
-            How::Sql(_) | How::SqlSeenByPostgrest(..) | How::Part(..) | How::Switch(..) => {
+            How::Sql(_)
+            | How::SqlOrphaning(_)
+            | How::SqlSeenByPostgrest(..)
+            | How::Part(..)
+            | How::Switch(..) => {
                 change(fault, FaultAction::Inject, sandbox).await?;
                 Held::Nothing
             }
@@ -388,8 +394,15 @@ impl Faults {
         }
         change(fault, FaultAction::Clear, sandbox).await?;
         self.injected.remove(fault.id);
-        if let How::Part(part, ..) = fault.how {
-            self.restore(part, sandbox).await?;
+        match fault.how {
+            How::Part(part, ..) => self.restore(part, sandbox).await?,
+            How::SqlOrphaning(_) | How::HoldSlot | How::PoisonBatch(_) => {
+                // What its operator does: a poller that gave up and a channel that was rejected do not come
+                // back by themselves, and their subscribers are not told.
+                sandbox.restart(PartName::Realtime).await?;
+                self.restore(PartName::Realtime, sandbox).await?;
+            }
+            _ => {}
         }
         Ok(format!("{} cleared", fault.id))
     }
@@ -408,7 +421,9 @@ impl Faults {
 
 async fn change(fault: &Fault, action: FaultAction, sandbox: &Supervisor) -> Result<(), FaultError> {
     match fault.how {
-        How::Sql(file) | How::PoisonBatch(file) => run_section(fault, file, action, sandbox).await,
+        How::Sql(file) | How::SqlOrphaning(file) | How::PoisonBatch(file) => {
+            run_section(fault, file, action, sandbox).await
+        }
         How::SqlSeenByPostgrest(file, witness) => {
             run_section(fault, file, action, sandbox).await?;
             await_postgrest(witness, action, sandbox).await

@@ -44,7 +44,7 @@ mod value;
 mod wire;
 mod worker;
 
-pub use faults::{DelayTooLong, FaultRequest, FaultSwitch, Faults, serve_admin};
+pub use faults::{DelayTooLong, FaultRequest, FaultSwitch, Faults, WorkerState, serve_admin};
 
 /// How long sockets may take to say goodbye when the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);

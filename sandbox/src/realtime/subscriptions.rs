@@ -236,7 +236,8 @@ async fn insert(
         .query(
             "select format('%I.%I', schemaname, tablename)::regclass::oid
              from pg_catalog.pg_publication_tables
-             where pubname = $1 and ($2::text in ('*', schemaname::text)) and ($3::text in ('*', tablename::text))
+             where pubname = $1::text and $2::text in ('*', schemaname::text)
+               and $3::text in ('*', tablename::text)
              order by 1",
             &[&publication, &wanted.schema, &wanted.table],
         )
@@ -249,7 +250,7 @@ async fn insert(
     }
     let role_name = claims.get("role").and_then(Value::as_str).unwrap_or_default();
     let role: u32 = transaction
-        .query_one("select quote_ident($1)::regrole::oid", &[&role_name])
+        .query_one("select quote_ident($1::text)::regrole::oid", &[&role_name])
         .await?
         .try_get(0)?;
     let filters: Vec<&str> = wanted
@@ -323,7 +324,7 @@ async fn column_type(
              from pg_catalog.pg_attribute a
              join pg_catalog.pg_type t on t.oid = a.atttypid
              join pg_catalog.pg_namespace n on n.oid = t.typnamespace
-             where a.attrelid = $1 and a.attname = $3 and a.attnum > 0 and not a.attisdropped
+             where a.attrelid = $1 and a.attname = $3::text and a.attnum > 0 and not a.attisdropped
                and has_column_privilege($2::oid, $1::oid, a.attnum, 'SELECT')",
             &[&entity, &role, &column],
         )
