@@ -72,14 +72,24 @@ text_type!(
     "^[a-z][a-z0-9_-]{0,62}$",
     ["staging", "org-bootstrap-events"]
 );
-text_type!(
-    /// A text with `${name}` in it.
-    TemplateText,
-    "Template",
-    "A text in which `${name}` is replaced; `$${` writes a literal `${`.",
-    "",
-    ["org-bootstrap-${organization_id}"]
-);
+/// A text with `${name}` in it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct TemplateText(pub(crate) String);
+
+impl JsonSchema for TemplateText {
+    fn schema_name() -> Cow<'static, str> {
+        "Template".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "A text in which `${name}` is replaced; `$${` writes a literal `${`.",
+            "minLength": 1,
+            "examples": ["org-bootstrap-${organization_id}"]
+        })
+    }
+}
 
 impl<T: JsonSchema> JsonSchema for Spanned<T> {
     fn inline_schema() -> bool {
@@ -135,6 +145,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Refusal> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let refuse = |what: &str, instead: String| Err((format!("`{}` {what}", excerpt(text)), instead));
+    if let Some(millis) = fraction(number, unit) {
+        return refuse("has a fraction", format!("write `{millis}ms`"));
+    }
     if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return refuse(
             "is no duration",
@@ -164,6 +177,22 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Refusal> {
         Some(duration) if duration <= DURATION_MAX => Ok(duration),
         _ => refuse("is longer than an hour", "write at most `1h`".to_owned()),
     }
+}
+
+/// `1.5s` in milliseconds.
+fn fraction(number: &str, unit: &str) -> Option<u64> {
+    let factor = match unit {
+        "s" => 1000.0,
+        "m" => 60_000.0,
+        _ => return None,
+    };
+    let millis = number.contains('.').then(|| number.parse::<f64>().ok())?? * factor;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the range is checked"
+    )]
+    (1.0..3_600_000.0).contains(&millis).then_some(millis as u64)
 }
 
 /// Writes a duration as a file does.
