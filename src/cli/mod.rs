@@ -77,7 +77,11 @@ pub enum Render {
 }
 
 fn secrets(skip: bool) -> SecretMode {
-    if skip { SecretMode::Placeholder } else { SecretMode::Read }
+    if skip {
+        SecretMode::Placeholder
+    } else {
+        SecretMode::Read
+    }
 }
 
 /// Sets the prober's own log up. It goes to standard error: standard output belongs to the report.
@@ -167,4 +171,3 @@ pub fn choose<'a>(config: &'a Config, name: Option<&str>) -> Result<(&'a Probe, 
         .ok_or_else(|| format!("the probe `{}` names no target of the config", probe.name))?;
     Ok((probe, target))
 }
-

@@ -12,6 +12,7 @@ use serde_json::{Number, Value};
 use serde_saphyr as yaml;
 
 use super::error::{ConfigError, Kind, Problem, excerpt, shortened};
+use super::scalar::is_identifier;
 
 /// Largest file that is read: a config is a page, not a database.
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -115,7 +116,8 @@ impl Document {
             .map_err(|problem| Box::new(problem.locate(label, &text, &syntax_hidden(&text, secretive))))?;
         let mut hidden = Vec::new();
         if secretive {
-            hide_secrets(&root, false, &mut hidden);
+            hide_secrets(&root, &text, false, &mut hidden);
+            hide_comments(&text, &mut hidden);
         }
         Ok(Self {
             label: label.to_owned(),
@@ -459,26 +461,30 @@ fn line_of(text: &str, line: usize) -> Option<&str> {
 }
 
 /// Marks every scalar that may be a secret: under a key that sounds like one, or of a secret's shape.
-fn hide_secrets(node: &Node, under_secret_key: bool, hidden: &mut Vec<Range<usize>>) {
+fn hide_secrets(node: &Node, text: &str, under_secret_key: bool, hidden: &mut Vec<Range<usize>>) {
     match &node.content {
         Content::Map(entries) => {
             for (key, value) in entries {
-                let reference = matches!(key.text.as_str(), "env" | "file")
-                    && matches!(&value.content, Content::Text(text) if !looks_secret(text));
+                let reference = match (key.text.as_str(), &value.content) {
+                    ("env", Content::Text(name)) => is_identifier(name) && !looks_secret(name),
+                    ("file", Content::Text(path)) => !looks_secret(path),
+                    _ => false,
+                };
                 let secret = !reference && (under_secret_key || sounds_secret(&key.text));
-                if looks_secret(&key.text) {
+                if looks_secret(&key.text) || (under_secret_key && value.content == Content::Null) {
                     hidden.push(key.mark.start..key.mark.end);
                 }
-                hide_secrets(value, secret, hidden);
+                hidden.extend(between(text, key, value));
+                hide_secrets(value, text, secret, hidden);
             }
         }
         Content::List(items) => {
             for item in items {
-                hide_secrets(item, under_secret_key, hidden);
+                hide_secrets(item, text, under_secret_key, hidden);
             }
         }
-        Content::Text(text) => {
-            if under_secret_key || looks_secret(text) {
+        Content::Text(scalar) => {
+            if under_secret_key || looks_secret(scalar) {
                 hidden.push(node.mark.start..node.mark.end);
             }
         }
@@ -489,6 +495,32 @@ fn hide_secrets(node: &Node, under_secret_key: bool, hidden: &mut Vec<Range<usiz
             }
         }
     }
+}
+
+/// A comment explains nothing about a fault, and a password may begin with `#`.
+fn hide_comments(text: &str, hidden: &mut Vec<Range<usize>>) {
+    let mut offset = 0;
+    for line in text.split_inclusive('\n') {
+        let comment = line
+            .match_indices('#')
+            .map(|(at, _)| at)
+            .find(|at| line[..*at].chars().next_back().is_none_or(char::is_whitespace));
+        if let Some(at) = comment {
+            hidden.push(offset + at..offset + line.trim_end().len());
+        }
+        offset += line.len();
+    }
+}
+
+/// What stands between a key and its value: an anchor or a tag, or a password that begins with `&` or `!`.
+fn between(text: &str, key: &Key, value: &Node) -> Option<Range<usize>> {
+    let rest = text.get(key.mark.end..)?;
+    let line_end = key.mark.end + rest.find('\n').unwrap_or(rest.len());
+    let gap = text.get(key.mark.end..value.mark.start.min(line_end))?;
+    let colon = gap.find(':')?;
+    let found = gap[colon + 1..].trim();
+    let start = key.mark.end + colon + 1 + gap[colon + 1..].find(found)?;
+    (!found.is_empty()).then(|| start..start + found.len())
 }
 
 /// Keys whose values are, or hold, secrets.
@@ -504,6 +536,7 @@ fn sounds_secret(key: &str) -> bool {
         "credential",
         "headers",
         "database",
+        "identities",
         "dsn",
         "auth",
     ]
@@ -557,6 +590,7 @@ fn syntax_hidden(text: &str, secretive: bool) -> Vec<Range<usize>> {
     if !secretive {
         return hidden;
     }
+    hide_comments(text, &mut hidden);
     let mut offset = 0;
     for line in text.split_inclusive('\n') {
         let end = offset + line.trim_end().len();

@@ -609,10 +609,10 @@ impl Check<'_> {
             ),
             _ if self.mode == SecretMode::Placeholder => Ok(PLACEHOLDER.to_owned()),
             SecretSource::Env(name) => self
-                .from_env(place, name)
+                .read_env(place, name)
                 .map_err(|problem| problem.at(written.mark)),
             SecretSource::File(path) => self
-                .from_file(place, path)
+                .read_file(place, path)
                 .map_err(|problem| problem.at(written.mark)),
         };
         self.secrets.insert(place.to_owned(), source);
@@ -625,7 +625,7 @@ impl Check<'_> {
         }
     }
 
-    fn from_env(&self, place: &str, name: &str) -> Result<String, Problem> {
+    fn read_env(&self, place: &str, name: &str) -> Result<String, Problem> {
         let advice =
             format!("run `export {name}=...` before, or set it in the Secret that the container reads");
         match (self.env)(name) {
@@ -650,7 +650,7 @@ impl Check<'_> {
         }
     }
 
-    fn from_file(&self, place: &str, path: &str) -> Result<String, Problem> {
+    fn read_file(&self, place: &str, path: &str) -> Result<String, Problem> {
         use std::io::Read as _;
 
         let full = self.base.join(path);

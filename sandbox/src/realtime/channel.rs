@@ -254,15 +254,13 @@ impl Channel {
         let timing = &self.server.options.timing;
         let retry = match &result {
             Err(SubscribeError::NotReady) => Some(timing.cold_delay),
-            Err(SubscribeError::Database(_)) => Some(timing.database_retry),
+            Err(SubscribeError::Unreachable | SubscribeError::Database(_)) => Some(timing.database_retry),
             Ok(()) | Err(SubscribeError::Rejected(_)) => None,
         };
         match result {
             Ok(()) => self.system("postgres_changes", "ok", "Subscribed to PostgreSQL"),
             Err(SubscribeError::NotReady) => {}
-            Err(SubscribeError::Rejected(message) | SubscribeError::Database(message)) => {
-                self.system("postgres_changes", "error", &message);
-            }
+            Err(error) => self.system("postgres_changes", "error", &error.to_string()),
         }
         // A new token that came meanwhile has its own time.
         if let (Some(range), None) = (retry, self.subscribe_at) {

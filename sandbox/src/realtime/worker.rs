@@ -202,7 +202,7 @@ impl Supervisor {
     /// nobody has been subscribed for a while, the worker ends.
     async fn watch(&self, worker: &Worker) -> End {
         let timing = &self.options.timing;
-        let mut ticks = interval(timing.publication_check);
+        let mut ticks = interval(timing.publication_check.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut known = None;
         let mut last_busy = Instant::now();
