@@ -144,13 +144,12 @@ fn every_file_that_is_named_exists() {
     assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
 
-/// Folders of this repository that the pages name files of.
-const TOP_FOLDERS: [&str; 13] = [
+/// Folders of this repository that the pages name files of. Not `chains/`: readers have one of their own.
+const TOP_FOLDERS: [&str; 12] = [
     ".ci/",
     ".config/",
     "alerts/",
     "benches/",
-    "chains/",
     "dashboards/",
     "docs/",
     "fuzz/",
@@ -412,10 +411,17 @@ impl Page {
         blocks
     }
 
-    /// Command lines: those of the `sh` blocks, each cut at what the shell does with it.
+    /// Command lines: those of the `sh` blocks, and what is typed in the `console` blocks; each cut at what the
+    /// shell does with it.
     fn commands(&self) -> Vec<String> {
-        self.blocks("sh")
-            .concat()
+        let console = self.blocks("console").concat();
+        let typed = console.lines().filter_map(|line| line.strip_prefix("$ "));
+        let mut lines = self.blocks("sh").concat();
+        for line in typed {
+            lines.push_str(line);
+            lines.push('\n');
+        }
+        lines
             .replace("\\\n", " ")
             .lines()
             .flat_map(|line| line.split("&&").flat_map(|part| part.split(';')))
