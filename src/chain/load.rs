@@ -1004,20 +1004,19 @@ impl<'a> Check<'a> {
         }
         let mark = self.placeholder(name, mark);
         let what = format!("`${{{}}}` has no value here", excerpt(name));
-        let advice = if owner == "act" {
-            let captured: Vec<_> = self
-                .known
-                .iter()
-                .filter(|name| name.starts_with("act."))
-                .cloned()
-                .collect();
-            if captured.is_empty() {
-                "capture it from the response first: `capture: {NAME: path}` under `act`; \
-                 `ids`, `listen` and the act itself come before the response"
-                    .to_owned()
-            } else {
-                format!("the act captures {}", list(captured))
-            }
+        let prefix = format!("{owner}.");
+        let of_owner: Vec<_> = self
+            .known
+            .iter()
+            .filter(|known| known.starts_with(&prefix))
+            .map(|known| format!("${{{known}}}"))
+            .collect();
+        let advice = if !of_owner.is_empty() {
+            format!("write {}", choice(&of_owner))
+        } else if owner == "act" {
+            "capture it from the response first: `capture: {NAME: path}` under `act`; \
+             `ids`, `listen` and the act itself come before the response"
+                .to_owned()
         } else if self.found.iter().any(|hop| hop == name) {
             format!("say which field: `${{{name}.id}}`")
         } else if owner.len() < name.len() && self.hop_ids.iter().any(|hop| hop == owner) {

@@ -238,9 +238,8 @@ fn causes(chain: &Chain, hop: &Hop) -> String {
 
 fn producer(producer: &Producer) -> String {
     match producer {
-        Producer::Trigger { table, name } => {
-            format!("trigger {} on {table}", name.as_deref().unwrap_or("?"))
-        }
+        Producer::Trigger { name: Some(name), .. } => format!("trigger {name}"),
+        Producer::Trigger { table, name: None } => format!("a trigger on {table}"),
         Producer::Handler => "handler".to_owned(),
         Producer::Worker => "worker".to_owned(),
         Producer::Activity { name } => name.clone(),

@@ -8,8 +8,9 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::decode::{Ordered, Spanned, decode};
-use super::document::{Document, Mark, io_words, looks_secret};
+use super::document::{Document, Mark, io_words};
 use super::error::{ConfigError, ConfigErrors, Kind, PROBLEMS_MAX, Problem, choice, excerpt, list, nearest};
+use super::mask::looks_secret;
 use super::model::{Config, Export, Guard, Identity, Probe, Supabase, Target, Temporal};
 use super::raw::{
     RawConfig, RawExport, RawGuard, RawIdentity, RawProbe, RawSecret, RawSupabase, RawTarget, RawTemporal,
@@ -609,10 +610,10 @@ impl Check<'_> {
             ),
             _ if self.mode == SecretMode::Placeholder => Ok(PLACEHOLDER.to_owned()),
             SecretSource::Env(name) => self
-                .from_env(place, name)
+                .read_env(place, name)
                 .map_err(|problem| problem.at(written.mark)),
             SecretSource::File(path) => self
-                .from_file(place, path)
+                .read_file(place, path)
                 .map_err(|problem| problem.at(written.mark)),
         };
         self.secrets.insert(place.to_owned(), source);
@@ -625,7 +626,7 @@ impl Check<'_> {
         }
     }
 
-    fn from_env(&self, place: &str, name: &str) -> Result<String, Problem> {
+    fn read_env(&self, place: &str, name: &str) -> Result<String, Problem> {
         let advice =
             format!("run `export {name}=...` before, or set it in the Secret that the container reads");
         match (self.env)(name) {
@@ -650,7 +651,7 @@ impl Check<'_> {
         }
     }
 
-    fn from_file(&self, place: &str, path: &str) -> Result<String, Problem> {
+    fn read_file(&self, place: &str, path: &str) -> Result<String, Problem> {
         use std::io::Read as _;
 
         let full = self.base.join(path);

@@ -201,3 +201,24 @@ pub(crate) fn scalar(text: &str) -> String {
         Value::from(text).to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_scalar_is_read_as_the_text_that_it_was(text in "[ -~\\n\u{e9}]{0,24}") {
+            let line = format!("key: {}\n", scalar(&text));
+            let read: Value = serde_saphyr::from_str(&line).map_err(|error| TestCaseError::fail(format!("{line}{error}")))?;
+            prop_assert_eq!(&read["key"], &Value::from(text), "{}", line);
+        }
+    }
+
+    #[test]
+    fn values_are_written_in_one_line() {
+        let value = json!({"cold": "900ms", "tags": ["${tag}", true, 2, null]});
+        assert_eq!(flow(&value), r#"{cold: 900ms, tags: ["${tag}", true, 2, null]}"#);
+    }
+}

@@ -150,8 +150,13 @@ pub fn findings(case: &Case<'_>, judgement: &Judgement, cleanup: &CleanupRecord,
         findings.push(reader.interrupted());
     }
     for violation in reader.violations(fault) {
-        let known = |finding: &Finding| finding.code == violation.code && finding.hop == violation.hop;
-        if !findings.iter().any(known) {
+        // What the leading finding says already is said once; and an event whose trigger failed is that
+        // finding, or a consequence of it.
+        let said = |finding: &Finding| {
+            finding.code == violation.code
+                && (finding.hop == violation.hop || finding.code == FindingCode::TriggerFailed)
+        };
+        if !findings.iter().any(said) {
             findings.push(violation);
         }
     }

@@ -43,7 +43,7 @@ enum How {
     SqlSeenByPostgrest(&'static str, Witness),
     /// Something done to a part, and its opposite.
     Part(PartName, PartAction, PartAction),
-    /// Switches of a part, by name, with the values that break and mend.
+    /// A switch of a part, by name, with the value that breaks.
     Switch(PartName, &'static str, On),
     /// Realtime's sockets are cut at each new row of the queue.
     CutSockets,
@@ -66,9 +66,12 @@ enum On {
 struct Witness {
     path: &'static str,
     body: &'static str,
-    status_when_injected: u16,
-    status_when_clear: u16,
+    code_when_injected: &'static str,
+    code_when_clear: &'static str,
 }
+
+/// The error code of an answer that is no error.
+const NO_ERROR: &str = "";
 
 macro_rules! sql {
     ($id:literal) => {
@@ -218,6 +221,11 @@ pub const FAULTS: &[Fault] = &[
         How::Switch(PartName::Worker, "email_403", On::True),
     ),
     fault(
+        "wf-compensation-broken",
+        "the host name never resolves, and its removal is refused: the compensation stops half-way",
+        How::Switch(PartName::Worker, "compensation_fails", On::True),
+    ),
+    fault(
         "wf-duplicate-start",
         "each organization's workflow is started twice",
         How::Switch(PartName::Worker, "duplicate_start", On::True),
@@ -230,8 +238,8 @@ pub const FAULTS: &[Fault] = &[
             Witness {
                 path: "/rpc/get_bootstrap_status",
                 body: r#"{"p_organization_id": "00000000-0000-4000-8000-000000000000"}"#,
-                status_when_injected: 406,
-                status_when_clear: 200,
+                code_when_injected: "PGRST106",
+                code_when_clear: NO_ERROR,
             },
         ),
     ),
@@ -246,8 +254,8 @@ pub const FAULTS: &[Fault] = &[
                 body: r#"{"p_stream_id": "00000000-0000-4000-8000-000000000000", "p_stream_type": "look",
                     "p_stream_version": 1, "p_event_type": "NOT AN EVENT TYPE", "p_event_data": {},
                     "p_event_metadata": {}}"#,
-                status_when_injected: 404,
-                status_when_clear: 400,
+                code_when_injected: "PGRST202",
+                code_when_clear: "23514",
             },
         ),
     ),
@@ -469,8 +477,8 @@ async fn await_postgrest(
     sandbox: &Supervisor,
 ) -> Result<(), FaultError> {
     let wanted = match action {
-        FaultAction::Inject => witness.status_when_injected,
-        FaultAction::Clear => witness.status_when_clear,
+        FaultAction::Inject => witness.code_when_injected,
+        FaultAction::Clear => witness.code_when_clear,
     };
     let url = format!("http://{}{}", sandbox.plan.addresses.postgrest, witness.path);
     let begun = Instant::now();
@@ -485,9 +493,20 @@ async fn await_postgrest(
             .body(witness.body)
             .send()
             .await;
+        // By code and not by status: a stale schema cache answers 404 too, with the database's own code.
         let seen = match answer {
-            Ok(response) if response.status() == wanted => return Ok(()),
-            Ok(response) => response.status().to_string(),
+            Ok(response) => {
+                let status = response.status();
+                let body: Value = response.json().await.unwrap_or_default();
+                let code = match status.is_success() {
+                    true => NO_ERROR,
+                    false => body["code"].as_str().unwrap_or("without a code"),
+                };
+                if code == wanted {
+                    return Ok(());
+                }
+                format!("{status} {code}")
+            }
             Err(error) => error.to_string(),
         };
         if begun.elapsed() > SETTLE_TIMEOUT {

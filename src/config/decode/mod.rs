@@ -119,10 +119,18 @@ impl de::Error for Fault {
     }
 }
 
+/// Masks what a snippet would show of a value; a key without a value may be a value without a colon.
 fn hide_scalars(node: &Node, problem: &mut Problem) {
     match &node.content {
         Content::List(items) => items.iter().for_each(|item| hide_scalars(item, problem)),
-        Content::Map(entries) => entries.iter().for_each(|(_, value)| hide_scalars(value, problem)),
+        Content::Map(entries) => {
+            for (key, value) in entries {
+                match value.content {
+                    Content::Null => problem.hide.push(key.mark.start..key.mark.end),
+                    _ => hide_scalars(value, problem),
+                }
+            }
+        }
         Content::Null => {}
         _ => problem.hide.push(node.mark.start..node.mark.end),
     }

@@ -4,8 +4,9 @@ use serde::de::{self, DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, V
 
 use super::place::SPANNED;
 use super::{Context, Fault, hide_scalars};
-use crate::config::document::{Content, Key, Mark, Node, is_open_key, looks_secret};
+use crate::config::document::{Content, Key, Mark, Node};
 use crate::config::error::{Kind, Problem, choice, excerpt, list, nearest};
+use crate::config::mask::{is_open_key, looks_secret};
 
 /// Places that a message names for a key that stands in the wrong one.
 const PLACES_MAX: usize = 3;
@@ -155,18 +156,21 @@ impl<'a> NodeDecoder<'a> {
     }
 
     fn unknown_key(&self, key: &Key, value: &Node, meant: Option<&str>, fields: &[&str]) -> Problem {
-        let shown = if looks_secret(&key.text) {
-            "***".to_owned()
-        } else {
-            excerpt(&key.text)
-        };
         let keys = match fields {
             [] => "no key is known here".to_owned(),
             [only] => format!("the only key here is `{only}`"),
             _ => format!("the keys here are {}", list(fields)),
         };
         let elsewhere = self.context.schema.places_of(&key.text);
+        let shown = excerpt(&key.text);
+        // A secret whose colon was forgotten is a key without a value.
+        let may_be_secret = self.context.document.secretive
+            && (looks_secret(&key.text) || (meant.is_none() && value.content == Content::Null));
         let (what, advice) = match (meant, elsewhere.as_slice()) {
+            _ if may_be_secret => (
+                format!("a key without a value, unknown{}", self.place()),
+                format!("write `key: value`; {keys}"),
+            ),
             (Some(meant), _) => (
                 format!("unknown key `{shown}`{}", self.place()),
                 format!("write `{meant}`; {keys}"),
@@ -184,6 +188,9 @@ impl<'a> NodeDecoder<'a> {
             ),
         };
         let mut problem = Problem::new(Kind::UnknownKey, what, advice).at(key.mark);
+        if may_be_secret {
+            problem = problem.hiding(key.mark);
+        }
         if !is_open_key(meant.unwrap_or(&key.text)) {
             hide_scalars(value, &mut problem);
         }
@@ -423,7 +430,17 @@ impl<'de> MapAccess<'de> for EntryAccess<'_> {
         let (Some((key, value)), Some(name)) = (self.entries.get(self.next), self.name(self.next)) else {
             return Err(Fault::Reported);
         };
-        let value = self.decoder.value(key, name, value);
+        // A name of the user's own without a value may be a secret without its key.
+        let own = self.names.is_none() && self.decoder.context.document.secretive;
+        let plain = name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+        let shown = if own && (!plain || value.content == Content::Null) {
+            "***"
+        } else {
+            name
+        };
+        let value = self.decoder.value(key, shown, value);
         self.next += 1;
         seed.deserialize(value)
     }
