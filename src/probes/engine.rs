@@ -257,6 +257,7 @@ impl Engine<'_> {
             let scope = self.evaluate().scope;
             let cleaned = testdata::clean_up(
                 self.chain,
+                self.seen.iter().all(|seen| *seen),
                 &scope,
                 &self.names.tag,
                 ways.sql.as_ref(),

@@ -14,12 +14,15 @@ use crate::judge::evidence::resolve_all;
 use crate::probes::store::Sql;
 use crate::record::{CleanupRecord, Leftover, Removed};
 
-/// A worker that was interrupted in the middle of its work may write one more event: rows are looked for
-/// again until a look finds none, so many times at most.
-const ROUNDS_MAX: u32 = 5;
+/// Rows are looked for again until a look finds none, so many times at most.
+const ROUNDS_MAX: u32 = 30;
 
 /// Pause between two looks.
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
+
+/// A worker that is in the middle of its work writes on for a moment: where the chain did not come to its end,
+/// so many looks in a row must find nothing.
+const QUIET_ROUNDS: u32 = 8;
 
 /// Why the prober refuses to act.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,9 +72,11 @@ pub fn tag(run_id: &str) -> String {
     format!("throughline:{run_id}")
 }
 
-/// Removes what a run created, and looks again.
+/// Removes what a run created, and looks again. `ended` says that the chain came to its end, so that nobody
+/// is at work on it any more.
 pub async fn clean_up(
     chain: &Chain,
+    ended: bool,
     scope: &Scope,
     tag: &str,
     database: Option<&Sql>,
@@ -87,6 +92,8 @@ pub async fn clean_up(
     let Some(database) = database else { return record };
     let mut counts = vec![0_u64; chain.undo.rows.len()];
     let mut failed: Vec<Option<String>> = vec![None; chain.undo.rows.len()];
+    let needed = if ended { 1 } else { QUIET_ROUNDS };
+    let mut quiet = 0;
     for round in 0..ROUNDS_MAX {
         let mut removed = 0;
         for (position, rows) in chain.undo.rows.iter().enumerate() {
@@ -103,7 +110,9 @@ pub async fn clean_up(
                 Err(error) => failed[position] = Some(error.to_string()),
             }
         }
-        if removed == 0 || Instant::now() + ROUND_PAUSE >= deadline {
+        let refused = failed.iter().any(Option::is_some);
+        quiet = if removed == 0 { quiet + 1 } else { 0 };
+        if quiet >= needed || refused || Instant::now() + ROUND_PAUSE >= deadline {
             break;
         }
         if round > 0 {
