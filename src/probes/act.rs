@@ -42,6 +42,8 @@ pub async fn act(
             } else {
                 error_words(&answer.body)
             };
+            let refused_credential =
+                refused_credential(act, answer.status, code.as_deref(), message.as_deref());
             let captured = if accepted {
                 capture(act, &answer.body)
             } else {
@@ -59,6 +61,9 @@ pub async fn act(
                     sent_ns: recorder.time.nanos(answer.sent),
                 },
             );
+            if let Some(detail) = refused_credential {
+                recorder.lost_because(Endpoint::Gateway, AccessReason::Auth, detail);
+            }
             accepted
         }
         Err(error) => {
@@ -66,6 +71,19 @@ pub async fn act(
             false
         }
     }
+}
+
+/// A 401 says that the credential is no good, which is the prober's trouble; that an identity which is known
+/// may not do this is the target's. (PostgREST answers 401 also when a role without a token lacks a grant.)
+fn refused_credential(act: &Act, status: u16, code: Option<&str>, message: Option<&str>) -> Option<String> {
+    const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    (status == 401 && code != Some(INSUFFICIENT_PRIVILEGE)).then(|| {
+        format!(
+            "the act as `{}` was refused with 401: {}",
+            act.identity,
+            message.unwrap_or("no message")
+        )
+    })
 }
 
 async fn send(
