@@ -149,6 +149,7 @@ pub fn findings(case: &Case<'_>, judgement: &Judgement, cleanup: &CleanupRecord,
     if case.interrupted() {
         findings.push(reader.interrupted());
     }
+    let before = findings.len();
     for violation in reader.violations(fault) {
         // What the leading finding says already is said once; and an event whose trigger failed is that
         // finding, or a consequence of it.
@@ -156,7 +157,7 @@ pub fn findings(case: &Case<'_>, judgement: &Judgement, cleanup: &CleanupRecord,
             finding.code == violation.code
                 && (finding.hop == violation.hop || finding.code == FindingCode::TriggerFailed)
         };
-        if !findings.iter().any(said) {
+        if !findings[..before].iter().any(said) {
             findings.push(violation);
         }
     }
@@ -278,7 +279,21 @@ impl Reader<'_> {
                 None => self.trigger_failed(position).unwrap_or_else(|| self.lost(hop)),
             },
         };
-        let mut draft = draft;
+        // Silence that nothing else explains is explained by a part of the target that is down.
+        let unexplained = matches!(
+            draft.code,
+            FindingCode::Lost
+                | FindingCode::WorkerSilent
+                | FindingCode::StuckProcessing
+                | FindingCode::WorkflowNotStarted
+        );
+        let mut draft = match self.down().filter(|_| unexplained) {
+            Some(down) => Draft {
+                certainty: Certainty::Likely,
+                ..down
+            },
+            None => draft,
+        };
         let record = &self.judgement.hops[position];
         if let Some(gave_up) = record.gave_up_at_ns {
             let waited = record.start.map(|start| gave_up - start.middle());
@@ -1212,11 +1227,17 @@ impl Reader<'_> {
 
     /// A part of the target that the target itself says is down, while the prober could not judge.
     fn down_by_its_own_word(&self) -> Option<(usize, Finding)> {
+        let hop = self.judgement.hops.iter().position(|hop| hop.end.is_none())?;
+        let id = self.case.chain.hops[hop].id.clone();
+        Some((hop, self.down()?.finish(Some(id), Vec::new())))
+    }
+
+    /// What the gateway says of the REST API and its database, when it says that they are down.
+    fn down(&self) -> Option<Draft> {
         let (seq, status, code, message) = self.response(question::REST)?;
         if status < 500 {
             return None;
         }
-        let hop = self.judgement.hops.iter().position(|hop| hop.end.is_none())?;
         let database = matches!(code, Some("PGRST000" | "PGRST001" | "PGRST002" | "PGRST003"));
         let (code, summary) = if database {
             (
@@ -1236,8 +1257,7 @@ impl Reader<'_> {
         for (seq, endpoint, detail) in self.all_lost() {
             draft = draft.seen(format!("{endpoint} from here: {detail}"), Some(seq));
         }
-        let id = self.case.chain.hops[hop].id.clone();
-        Some((hop, draft.finish(Some(id), Vec::new())))
+        Some(draft)
     }
 
     /// The prober's own access is broken.
