@@ -2,6 +2,8 @@
 //! target is broken and where, removes what it can and says what it cannot; and once the part is back, the
 //! chain passes.
 
+use std::time::{Duration, Instant};
+
 use throughline::record::{RunRecord, Verdict};
 
 use crate::harness::Sandbox;
@@ -11,6 +13,8 @@ use crate::harness::prober::Ran;
 const DEADLINE_NS: i64 = 30_000_000_000;
 /// What the process may take beyond it to write its report.
 const SLACK_NS: i64 = 1_000_000_000;
+/// How long the target may take to be whole again after its database was away.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_part_behind_the_gateway_is_killed() {
@@ -22,7 +26,7 @@ async fn a_part_behind_the_gateway_is_killed() {
     comes_back(&sandbox, "worker").await;
 
     let record = killed(&sandbox, "postgrest").await;
-    broke_at(&record, &["claimed"], &["rest_unavailable", "worker_silent"]);
+    broke_at(&record, &["claimed"], &["rest_unavailable"]);
     is_clean(&record);
     comes_back(&sandbox, "postgrest").await;
 
@@ -75,9 +79,26 @@ async fn a_part_that_the_prober_itself_needs_is_killed() {
     sandbox.part("start", "postgres").await;
     sandbox.clear("rt-late").await;
     assert!(sandbox.rows_left().await > 0, "the record says so");
-    let after = sandbox.run().record().await;
-    assert_eq!(after.verdict, Verdict::Pass, "after postgres: {}", after.headline);
-    assert!(after.cleanup.leftovers.is_empty());
+    // Realtime lost its replication slot with the database and takes it again at its own pace; until then it
+    // confirms subscriptions that hear nothing, as the real one does.
+    let asked = Instant::now();
+    loop {
+        let after = sandbox.run().record().await;
+        assert!(
+            after.cleanup.leftovers.is_empty(),
+            "after postgres: {:?}",
+            after.cleanup
+        );
+        if after.verdict == Verdict::Pass {
+            break;
+        }
+        assert!(
+            asked.elapsed() < RECOVERY_LIMIT,
+            "after postgres: {}\n{:#?}",
+            after.headline,
+            after.findings
+        );
+    }
 }
 
 /// Kills a part once the work is queued. Realtime delivers late, so that the chain has not gone on by then.
