@@ -1009,6 +1009,7 @@ impl<'a> Check<'a> {
             .known
             .iter()
             .filter(|known| known.starts_with(&prefix))
+            .map(|known| format!("${{{known}}}"))
             .collect();
         let advice = if !of_owner.is_empty() {
             format!("write {}", choice(&of_owner))

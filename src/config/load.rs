@@ -8,8 +8,9 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::decode::{Ordered, Spanned, decode};
-use super::document::{Document, Mark, io_words, looks_secret};
+use super::document::{Document, Mark, io_words};
 use super::error::{ConfigError, ConfigErrors, Kind, PROBLEMS_MAX, Problem, choice, excerpt, list, nearest};
+use super::mask::looks_secret;
 use super::model::{Config, Export, Guard, Identity, Probe, Supabase, Target, Temporal};
 use super::raw::{
     RawConfig, RawExport, RawGuard, RawIdentity, RawProbe, RawSecret, RawSupabase, RawTarget, RawTemporal,

@@ -7,10 +7,12 @@ pub(crate) mod decode;
 pub(crate) mod document;
 pub(crate) mod error;
 mod load;
+mod mask;
 pub mod model;
 mod raw;
 pub(crate) mod scalar;
 pub(crate) mod schema;
+mod syntax;
 
 pub use document::FILE_BYTES_MAX;
 pub use error::{ConfigError, ConfigErrors, ERRORS_MAX, Kind, Snippet};

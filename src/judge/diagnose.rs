@@ -140,7 +140,14 @@ pub fn findings(case: &Case<'_>, judgement: &Judgement, cleanup: &CleanupRecord,
     if case.interrupted() {
         findings.push(reader.interrupted());
     }
-    findings.extend(reader.violations(fault));
+    // An event whose trigger failed is the finding itself, or a consequence of it: it is said once.
+    let said = findings.first().map(|finding| finding.code);
+    findings.extend(
+        reader
+            .violations(fault)
+            .into_iter()
+            .filter(|finding| said != Some(FindingCode::TriggerFailed) || Some(finding.code) != said),
+    );
     if let Some(finding) = leftovers(cleanup) {
         findings.push(finding);
     }

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use crate::access::Endpoint;
-use crate::chain::model::{Chain, Via, Witness};
+use crate::chain::model::{Chain, HttpEndpoint, Via, Witness};
 use crate::chain::template::Scope;
 use crate::clock::{Clock, Interval, RunNanos};
 use crate::record::{ClockRecord, Fact, Observation, Source};
@@ -53,6 +53,9 @@ impl Case<'_> {
                 Fact::AccessLost { endpoint, .. } => {
                     lost.insert(endpoint.clone());
                 }
+                Fact::Response { of, .. } if self.asked_endpoint(of).is_some() => {
+                    lost.remove(self.asked_endpoint(of).map_or("", Endpoint::as_str));
+                }
                 _ => {
                     if let Some(endpoint) = endpoint_of(observation) {
                         lost.remove(endpoint.as_str());
@@ -61,6 +64,12 @@ impl Case<'_> {
             }
         }
         lost
+    }
+
+    /// The endpoint behind a hop that is witnessed by an HTTP answer.
+    fn asked_endpoint(&self, hop: &str) -> Option<Endpoint> {
+        let hop = self.chain.hops.iter().find(|of| of.id == hop)?;
+        matches!(hop.witness, Witness::Http { .. }).then(|| endpoint_for(self.chain, &hop.witness))
     }
 
     /// Where a remote stamp lies on the run's time line; none while its clock is unknown.
@@ -117,7 +126,12 @@ pub fn endpoint_for(chain: &Chain, witness: &Witness) -> Endpoint {
         Via::Postgrest { .. } | Via::Rpc { .. } => Endpoint::Gateway,
     };
     match witness {
-        Witness::Response | Witness::Http { .. } => Endpoint::Gateway,
+        Witness::Response => Endpoint::Gateway,
+        Witness::Http { endpoint, .. } => match endpoint {
+            HttpEndpoint::Supabase => Endpoint::Gateway,
+            HttpEndpoint::BackendApi => Endpoint::BackendApi,
+            HttpEndpoint::Worker => Endpoint::Worker,
+        },
         Witness::Event { .. } => chain
             .events
             .as_ref()

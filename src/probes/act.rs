@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::Value;
 
+use super::ask::base_of;
 use super::engine::Ways;
 use super::recorder::Recorder;
 use super::store::object;
 use crate::access::http::{HttpAnswer, HttpRequest, error_words};
 use crate::access::{AccessError, AccessReason, Endpoint};
-use crate::chain::model::{Act, ActRequest, Chain, HttpEndpoint};
+use crate::chain::model::{Act, ActRequest, Chain};
 use crate::chain::template::Scope;
 use crate::config::model::Target;
 use crate::record::{Fact, Fields, Source};
@@ -115,14 +116,7 @@ async fn send(
             path,
             body,
         } => {
-            let (name, base) = match endpoint {
-                HttpEndpoint::Supabase => (
-                    Endpoint::Gateway,
-                    target.supabase.as_ref().map(|supabase| &supabase.url),
-                ),
-                HttpEndpoint::BackendApi => (Endpoint::BackendApi, target.backend_api_url.as_ref()),
-                HttpEndpoint::Worker => (Endpoint::Worker, target.worker_url.as_ref()),
-            };
+            let (name, base) = base_of(target, *endpoint);
             let base = base.ok_or_else(|| unusable(format!("the target has no {name} URL")))?;
             let path = path.resolve(scope).map_err(|error| unusable(error.to_string()))?;
             let body = body

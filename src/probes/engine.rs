@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::act::act;
+use super::ask::Asker;
 use super::identity::{Tokens, tokens};
 use super::listen::Listener;
 use super::plan;
@@ -444,9 +445,10 @@ impl Engine<'_> {
     /// Waits until every hop was seen or given up.
     async fn witness(&mut self, ways: &Ways, store: &Store<'_>, mut listener: Option<&mut Listener>) {
         let recorder = self.recorder.clone();
+        let asker = Asker::new(self.chain, self.target, ways, &recorder);
         let mut stop = self.stop.clone();
         let mut last_read = Instant::now();
-        let mut reading = Some(Box::pin(read_once(store, self.evaluate())));
+        let mut reading = Some(Box::pin(read_once(store, &asker, self.evaluate())));
         let mut stale = false;
         let mut settled_by = None;
         let mut waiting = None;
@@ -479,7 +481,7 @@ impl Engine<'_> {
             }
             let next_read = last_read + if stale { READ_STEP_MIN } else { READ_STEP };
             if reading.is_none() && now >= next_read {
-                reading = Some(Box::pin(read_once(store, evaluation)));
+                reading = Some(Box::pin(read_once(store, &asker, evaluation)));
                 last_read = now;
                 stale = false;
             }
@@ -830,8 +832,9 @@ impl Engine<'_> {
     }
 }
 
-async fn read_once(store: &Store<'_>, evaluation: Evaluation) {
+async fn read_once(store: &Store<'_>, asker: &Asker<'_>, evaluation: Evaluation) {
     store.read(&evaluation, false).await;
+    asker.ask(&evaluation).await;
 }
 
 async fn next_frame(listener: Option<&Listener>) -> Option<crate::access::realtime::Event> {

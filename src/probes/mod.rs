@@ -1,6 +1,7 @@
 //! Probes: the run engine, and what a run does.
 
 pub mod act;
+pub mod ask;
 pub mod engine;
 pub mod identity;
 pub mod listen;

@@ -199,31 +199,10 @@ impl Questioner<'_> {
                     .as_ref()
                     .map(|temporal| temporal.task_queue.clone())
             });
-        if let Some(queue) = queue {
-            for activities in [false, true] {
-                match temporal.pollers(&queue, activities, self.by()).await {
-                    Ok(pollers) => {
-                        self.recorder.ours(
-                            Source::TaskQueue,
-                            Instant::now(),
-                            Fact::Pollers {
-                                task_queue: queue.clone(),
-                                task_type: if activities { "activity" } else { "workflow" }.to_owned(),
-                                listed: pollers.listed,
-                                freshest_ms: pollers
-                                    .freshest
-                                    .and_then(|age| u64::try_from(age.as_millis()).ok()),
-                                backlog: pollers.backlog,
-                            },
-                        );
-                    }
-                    Err(TemporalError::Access(error)) => {
-                        self.recorder.lost(&error);
-                        return;
-                    }
-                    Err(TemporalError::NotFound(_) | TemporalError::Refused { .. }) => {}
-                }
-            }
+        if let Some(queue) = queue
+            && !super::ask::pollers(temporal, &queue, self.recorder, self.by()).await
+        {
+            return;
         }
         if !matches!(hop.by, Some(Producer::Trigger { .. } | Producer::Handler)) {
             self.ask_workflow(temporal).await;

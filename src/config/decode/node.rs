@@ -4,8 +4,9 @@ use serde::de::{self, DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, V
 
 use super::place::SPANNED;
 use super::{Context, Fault, hide_scalars};
-use crate::config::document::{Content, Key, Mark, Node, is_open_key, looks_secret};
+use crate::config::document::{Content, Key, Mark, Node};
 use crate::config::error::{Kind, Problem, choice, excerpt, list, nearest};
+use crate::config::mask::{is_open_key, looks_secret};
 
 /// Places that a message names for a key that stands in the wrong one.
 const PLACES_MAX: usize = 3;

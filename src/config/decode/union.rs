@@ -8,8 +8,9 @@ use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor};
 
 use super::node::NodeDecoder;
 use super::{Fault, hide_scalars};
-use crate::config::document::{Content, Key, Node, is_open_key};
+use crate::config::document::{Content, Key, Node};
 use crate::config::error::{Kind, Problem, choice, excerpt, nearest};
+use crate::config::mask::is_open_key;
 
 const KEYED: &str = "keyed";
 const SHAPE: &str = "shape";
