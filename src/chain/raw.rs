@@ -437,7 +437,7 @@ impl JsonSchema for RawBy {
 pub(crate) enum RawWitness {
     Response(RawResponseWitness),
     Event(RawEventWitness),
-    Row(RawRowWitness),
+    Row(Box<RawRowWitness>),
     Realtime(RawRealtimeWitness),
     Workflow(RawWorkflowWitness),
     Http(RawHttpWitness),

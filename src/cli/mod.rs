@@ -1,13 +1,16 @@
 //! Verbs and their flags.
 
+pub mod check;
 pub mod doctor;
+pub mod render;
 pub mod run;
 
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
+use crate::config::SecretMode;
 use crate::config::model::{Config, Probe, Target};
 use crate::exit::Exit;
 
@@ -68,18 +71,17 @@ pub enum Render {
     /// The JSON Schema of a file that people write, for editors.
     Schema {
         /// Which file.
-        #[arg(value_enum, default_value_t = SchemaOf::Config)]
-        of: SchemaOf,
+        #[arg(value_enum, default_value_t = render::Format::Config)]
+        of: render::Format,
     },
 }
 
-/// A file that people write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SchemaOf {
-    /// The config file.
-    Config,
-    /// A chain file.
-    Chain,
+fn secrets(skip: bool) -> SecretMode {
+    if skip {
+        SecretMode::Placeholder
+    } else {
+        SecretMode::Read
+    }
 }
 
 /// Sets the prober's own log up. It goes to standard error: standard output belongs to the report.
@@ -103,7 +105,7 @@ pub async fn dispatch(cli: Cli) -> Exit {
     match cli.command {
         Command::Run(args) => run::run(args).await,
         Command::Doctor(args) => doctor::doctor(args).await,
-        Command::Check(args) => match check_stub(&args) {
+        Command::Check(args) => match check::check(&args.config.config, &env, secrets(args.no_secrets)) {
             Ok(text) => {
                 say(&text);
                 Exit::Pass
@@ -111,7 +113,7 @@ pub async fn dispatch(cli: Cli) -> Exit {
             Err(errors) => complain(&errors.to_string(), Exit::Usage),
         },
         Command::Render(Render::Schema { of }) => {
-            say(&format!("{of:?}"));
+            say(&render::schema(of));
             Exit::Pass
         }
     }
@@ -168,8 +170,4 @@ pub fn choose<'a>(config: &'a Config, name: Option<&str>) -> Result<(&'a Probe, 
         .get(&probe.target)
         .ok_or_else(|| format!("the probe `{}` names no target of the config", probe.name))?;
     Ok((probe, target))
-}
-
-fn check_stub(_: &CheckArgs) -> Result<String, String> {
-    Ok(String::new())
 }

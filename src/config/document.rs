@@ -3,6 +3,7 @@
 //! The parser below is serde-saphyr with limits far under its defaults: a config is read on every start,
 //! in CI from files that strangers wrote, and must end in one message, whatever stands in it.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,8 @@ use serde::de::{self, Deserialize, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 use serde_saphyr as yaml;
 
-use super::error::{ConfigError, Kind, Problem, excerpt};
+use super::error::{ConfigError, Kind, Problem, excerpt, shortened};
+use super::scalar::is_identifier;
 
 /// Largest file that is read: a config is a page, not a database.
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -19,18 +21,20 @@ const DEPTH_MAX: usize = 32;
 /// Values that a file may hold, and values that aliases may repeat.
 const NODES_MAX: usize = 50_000;
 const REPLAYED_EVENTS_MAX: usize = 20_000;
+/// Longest message of the parser that is repeated.
+const PARSER_CHARS_MAX: usize = 160;
 
 /// Where something stands in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Mark {
+pub(crate) struct Mark {
     /// Line, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// Column in characters, from 1.
-    pub column: usize,
+    pub(crate) column: usize,
     /// First byte.
-    pub start: usize,
+    pub(crate) start: usize,
     /// Byte after the last one.
-    pub end: usize,
+    pub(crate) end: usize,
 }
 
 /// A value and where it stands.
@@ -67,13 +71,6 @@ impl Node {
             Content::Text(_) => "a text",
             Content::List(_) => "a list",
             Content::Map(_) => "a mapping",
-        }
-    }
-
-    pub(crate) fn entries(&self) -> &[(Key, Self)] {
-        match &self.content {
-            Content::Map(entries) => entries,
-            _ => &[],
         }
     }
 }
@@ -119,7 +116,8 @@ impl Document {
             .map_err(|problem| Box::new(problem.locate(label, &text, &syntax_hidden(&text, secretive))))?;
         let mut hidden = Vec::new();
         if secretive {
-            hide_secrets(&root, false, &mut hidden);
+            hide_secrets(&root, &text, false, &mut hidden);
+            hide_comments(&text, &mut hidden);
         }
         Ok(Self {
             label: label.to_owned(),
@@ -313,14 +311,22 @@ fn syntax_problem(error: &yaml::Error, text: &str) -> Problem {
             "this alias (`*name`) has no anchor (`&name`) before it",
             "define the anchor first, or put quotes around a text that begins with `*`",
         ),
-        yaml::Error::Budget { .. }
-        | yaml::Error::AliasReplayLimitExceeded { .. }
+        yaml::Error::Budget {
+            breach: yaml::budget::BudgetBreach::Depth { .. },
+            ..
+        } => too_deep(),
+        yaml::Error::Budget { .. } => Problem::new(
+            Kind::TooLarge,
+            format!("the file holds more than {NODES_MAX} values"),
+            "check that this is the right file; move chains into files of their own",
+        ),
+        yaml::Error::AliasReplayLimitExceeded { .. }
         | yaml::Error::AliasReplayStackDepthExceeded { .. }
         | yaml::Error::AliasExpansionLimitExceeded { .. }
         | yaml::Error::AliasReplayCounterOverflow { .. } => Problem::new(
             Kind::TooLarge,
-            format!("nested deeper than {DEPTH_MAX} levels, or grown too large by aliases"),
-            "write it flatter, without aliases that repeat aliases",
+            "aliases repeat aliases here, and the file would grow without end",
+            "write the values out",
         ),
         yaml::Error::NonFiniteFloat { .. } => Problem::new(
             Kind::WrongType,
@@ -332,17 +338,8 @@ fn syntax_problem(error: &yaml::Error, text: &str) -> Problem {
             "this anchor holds an alias of itself",
             "write the value out",
         ),
-        yaml::Error::ExternalMessage { msg, .. } => Problem::new(
-            Kind::Syntax,
-            format!("this is no YAML: {}", excerpt(msg)),
-            syntax_advice(
-                msg,
-                mark.and_then(|mark| line_of(text, mark.line)).unwrap_or_default(),
-            ),
-        ),
-        yaml::Error::Message { msg, .. } if msg.starts_with(LIMIT_WORDS) => {
-            Problem::new(Kind::TooLarge, msg.clone(), "write it flatter")
-        }
+        yaml::Error::ExternalMessage { msg, .. } if msg.contains("recursion limit") => too_deep(),
+        yaml::Error::ExternalMessage { msg, .. } => return not_yaml(msg, mark, text),
         _ => Problem::new(
             Kind::Syntax,
             "this is no YAML that can be read",
@@ -355,24 +352,73 @@ fn syntax_problem(error: &yaml::Error, text: &str) -> Problem {
     }
 }
 
-const LIMIT_WORDS: &str = "nested deeper than";
+fn too_deep() -> Problem {
+    Problem::new(
+        Kind::TooLarge,
+        format!("nested deeper than {DEPTH_MAX} levels"),
+        "write it flatter",
+    )
+}
 
-fn syntax_advice(message: &str, line: &str) -> &'static str {
-    let message = message.to_lowercase();
-    if line.contains("${") && !line.contains('"') && !line.contains('\'') {
-        "put quotes around a text with `${...}` in it"
-    } else if message.contains("quote") {
-        "close the quote on the line where it opens"
-    } else if message.contains("flow") || line.contains(['{', '[']) {
-        "close every `{` and `[`, and put a comma between entries"
-    } else if message.contains("simple key")
-        || message.contains("mapping values")
-        || line.matches(": ").count() > 1
-    {
-        "write `key: value` with one colon per line, and put quotes around a text that holds `: `"
+/// What the parser says, at the place where the engineer must look: a quote or bracket that is never closed
+/// is noticed lines later.
+fn not_yaml(message: &str, noticed: Option<Mark>, text: &str) -> Problem {
+    let mark = noticed.unwrap_or_default();
+    let lowered = message.to_lowercase();
+    let line = line_of(text, mark.line).unwrap_or_default();
+    let opened = |opens: &[char], closes: &[char]| unclosed(text, mark, opens, closes);
+    let (mark, advice) = if lowered.contains("quot") {
+        let opening = opened(&['"'], &[]).or_else(|| opened(&['\''], &[]));
+        (opening, "close the quote that opens here")
+    } else if lowered.contains("flow") {
+        (
+            opened(&['{', '['], &['}', ']']),
+            "close the bracket that opens here, and put a comma between entries",
+        )
+    } else if line.matches(": ").count() > 1 || lowered.contains("mapping values") {
+        (
+            None,
+            "write one `key: value` per line, indented like its neighbours; put quotes around a text that holds `: `",
+        )
     } else {
-        "check indentation, quotes and brackets on this line and the one before it"
+        (
+            None,
+            "check indentation, quotes and brackets on this line and the one before it",
+        )
+    };
+    let problem = Problem::new(
+        Kind::Syntax,
+        format!("this is no YAML: {}", shortened(message, PARSER_CHARS_MAX)),
+        advice,
+    );
+    match mark.or(noticed) {
+        Some(mark) => problem.at(mark),
+        None => problem,
     }
+}
+
+/// The nearest line, from where the parser stumbled upwards, that opens more than it closes.
+fn unclosed(text: &str, from: Mark, opens: &[char], closes: &[char]) -> Option<Mark> {
+    const LINES_MAX: usize = 200;
+    let first = from.line.saturating_sub(LINES_MAX);
+    let lines: Vec<_> = text.split_inclusive('\n').collect();
+    (first..from.line.min(lines.len())).rev().find_map(|index| {
+        let line = lines[index].split(" #").next()?;
+        let count = |of: &[char]| line.chars().filter(|c| of.contains(c)).count();
+        let open = if closes.is_empty() {
+            count(opens) % 2 == 1
+        } else {
+            count(opens) > count(closes)
+        };
+        let at = line.rfind(opens).filter(|_| open)?;
+        let start = lines[..index].iter().map(|line| line.len()).sum::<usize>() + at;
+        Some(Mark {
+            line: index + 1,
+            column: line[..at].chars().count() + 1,
+            start,
+            end: start + 1,
+        })
+    })
 }
 
 fn original(mut error: &yaml::Error) -> &yaml::Error {
@@ -415,26 +461,30 @@ fn line_of(text: &str, line: usize) -> Option<&str> {
 }
 
 /// Marks every scalar that may be a secret: under a key that sounds like one, or of a secret's shape.
-fn hide_secrets(node: &Node, under_secret_key: bool, hidden: &mut Vec<Range<usize>>) {
+fn hide_secrets(node: &Node, text: &str, under_secret_key: bool, hidden: &mut Vec<Range<usize>>) {
     match &node.content {
         Content::Map(entries) => {
             for (key, value) in entries {
-                let reference = matches!(key.text.as_str(), "env" | "file")
-                    && matches!(&value.content, Content::Text(text) if !looks_secret(text));
+                let reference = match (key.text.as_str(), &value.content) {
+                    ("env", Content::Text(name)) => is_identifier(name) && !looks_secret(name),
+                    ("file", Content::Text(path)) => !looks_secret(path),
+                    _ => false,
+                };
                 let secret = !reference && (under_secret_key || sounds_secret(&key.text));
-                if looks_secret(&key.text) {
+                if looks_secret(&key.text) || (under_secret_key && value.content == Content::Null) {
                     hidden.push(key.mark.start..key.mark.end);
                 }
-                hide_secrets(value, secret, hidden);
+                hidden.extend(between(text, key, value));
+                hide_secrets(value, text, secret, hidden);
             }
         }
         Content::List(items) => {
             for item in items {
-                hide_secrets(item, under_secret_key, hidden);
+                hide_secrets(item, text, under_secret_key, hidden);
             }
         }
-        Content::Text(text) => {
-            if under_secret_key || looks_secret(text) {
+        Content::Text(scalar) => {
+            if under_secret_key || looks_secret(scalar) {
                 hidden.push(node.mark.start..node.mark.end);
             }
         }
@@ -445,6 +495,32 @@ fn hide_secrets(node: &Node, under_secret_key: bool, hidden: &mut Vec<Range<usiz
             }
         }
     }
+}
+
+/// A comment explains nothing about a fault, and a password may begin with `#`.
+fn hide_comments(text: &str, hidden: &mut Vec<Range<usize>>) {
+    let mut offset = 0;
+    for line in text.split_inclusive('\n') {
+        let comment = line
+            .match_indices('#')
+            .map(|(at, _)| at)
+            .find(|at| line[..*at].chars().next_back().is_none_or(char::is_whitespace));
+        if let Some(at) = comment {
+            hidden.push(offset + at..offset + line.trim_end().len());
+        }
+        offset += line.len();
+    }
+}
+
+/// What stands between a key and its value: an anchor or a tag, or a password that begins with `&` or `!`.
+fn between(text: &str, key: &Key, value: &Node) -> Option<Range<usize>> {
+    let rest = text.get(key.mark.end..)?;
+    let line_end = key.mark.end + rest.find('\n').unwrap_or(rest.len());
+    let gap = text.get(key.mark.end..value.mark.start.min(line_end))?;
+    let colon = gap.find(':')?;
+    let found = gap[colon + 1..].trim();
+    let start = key.mark.end + colon + 1 + gap[colon + 1..].find(found)?;
+    (!found.is_empty()).then(|| start..start + found.len())
 }
 
 /// Keys whose values are, or hold, secrets.
@@ -460,6 +536,7 @@ fn sounds_secret(key: &str) -> bool {
         "credential",
         "headers",
         "database",
+        "identities",
         "dsn",
         "auth",
     ]
@@ -481,29 +558,31 @@ pub(crate) fn looks_secret(text: &str) -> bool {
     jwt || userinfo || prefixed
 }
 
-/// Keys whose values are never secret: a line that begins with one may be shown when the file has no tree.
-const OPEN_KEYS: &[&str] = &[
-    "deadline",
-    "chain",
-    "kind",
-    "target",
-    "namespace",
-    "task_queue",
-    "prefix",
-    "synthetic",
-    "address",
-    "lost_after",
-    "budget",
-    "cold",
-    "warm",
-    "realtime_url",
-    "metrics_file",
-    "ca_file",
-    "targets",
-    "probes",
-    "export",
-    "budgets",
-];
+/// Keys whose values are never secret: a message may show them whatever they are.
+pub(crate) fn is_open_key(key: &str) -> bool {
+    const OPEN_KEYS: &[&str] = &[
+        "address",
+        "budget",
+        "budgets",
+        "ca_file",
+        "chain",
+        "cold",
+        "deadline",
+        "export",
+        "kind",
+        "lost_after",
+        "metrics_file",
+        "namespace",
+        "prefix",
+        "probes",
+        "synthetic",
+        "target",
+        "targets",
+        "task_queue",
+        "warm",
+    ];
+    OPEN_KEYS.contains(&key)
+}
 
 /// What to hide of a text that has no tree: every line after its first colon, unless its key is an open one.
 fn syntax_hidden(text: &str, secretive: bool) -> Vec<Range<usize>> {
@@ -511,12 +590,15 @@ fn syntax_hidden(text: &str, secretive: bool) -> Vec<Range<usize>> {
     if !secretive {
         return hidden;
     }
+    hide_comments(text, &mut hidden);
     let mut offset = 0;
     for line in text.split_inclusive('\n') {
         let end = offset + line.trim_end().len();
         let body = line.trim_start().trim_start_matches("- ");
         let open = body.split_once(':').is_some_and(|(key, rest)| {
-            OPEN_KEYS.contains(&key.trim()) && !looks_secret(rest.trim().trim_matches(['"', '\'']))
+            is_open_key(key.trim())
+                && !rest.contains(": ")
+                && !looks_secret(rest.trim().trim_matches(['"', '\'']))
         });
         if !open {
             let from = line
@@ -559,13 +641,24 @@ fn known(location: yaml::Location) -> Mark {
 
 impl<'de> Deserialize<'de> for Content {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ContentVisitor)
+        deserializer.deserialize_any(ContentVisitor::<Node, yaml::Spanned<String>>::default())
     }
 }
 
-struct ContentVisitor;
+/// Builds content out of any deserializer whose nodes and keys know their place.
+pub(crate) struct ContentVisitor<N, K>(PhantomData<(N, K)>);
 
-impl<'de> Visitor<'de> for ContentVisitor {
+impl<N, K> Default for ContentVisitor<N, K> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<'de, N, K> Visitor<'de> for ContentVisitor<N, K>
+where
+    N: Deserialize<'de> + Into<Node>,
+    K: Deserialize<'de> + Into<Key>,
+{
     type Value = Content;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -604,24 +697,27 @@ impl<'de> Visitor<'de> for ContentVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Content, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
-            items.push(item);
+        while let Some(item) = seq.next_element::<N>()? {
+            items.push(item.into());
         }
         Ok(Content::List(items))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Content, A::Error> {
         let mut entries = Vec::new();
-        while let Some((key, value)) = map.next_entry::<yaml::Spanned<String>, Node>()? {
-            entries.push((
-                Key {
-                    text: key.value,
-                    mark: known(key.defined),
-                },
-                value,
-            ));
+        while let Some((key, value)) = map.next_entry::<K, N>()? {
+            entries.push((key.into(), value.into()));
         }
         Ok(Content::Map(entries))
+    }
+}
+
+impl From<yaml::Spanned<String>> for Key {
+    fn from(key: yaml::Spanned<String>) -> Self {
+        Self {
+            text: key.value,
+            mark: known(key.defined),
+        }
     }
 }
 

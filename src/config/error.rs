@@ -8,6 +8,9 @@ use super::document::Mark;
 
 /// Errors that are reported at once; the rest is counted.
 pub const ERRORS_MAX: usize = 20;
+/// Problems after which a pass stops looking: a file of a megabyte may hold twenty thousand, and each costs a
+/// search for what was meant.
+pub(crate) const PROBLEMS_MAX: usize = 200;
 /// Characters of a source line that are shown.
 const LINE_CHARS_MAX: usize = 100;
 /// Characters of somebody's text that a message repeats.
@@ -104,7 +107,7 @@ impl std::error::Error for ConfigError {}
 pub struct ConfigErrors {
     /// The first [`ERRORS_MAX`] of them.
     pub errors: Vec<ConfigError>,
-    /// How many more there are.
+    /// How many more were found before the search stopped.
     pub more: usize,
 }
 
@@ -139,10 +142,11 @@ impl fmt::Display for ConfigErrors {
             }
             write!(f, "{error}")?;
         }
-        if self.more > 0 {
-            write!(f, "\n\nand {} more", self.more)?;
+        match self.more {
+            0 => Ok(()),
+            more if more + ERRORS_MAX >= PROBLEMS_MAX => f.write_str("\n\nand many more"),
+            more => write!(f, "\n\nand {more} more"),
         }
-        Ok(())
     }
 }
 
@@ -273,16 +277,21 @@ impl Snippet {
 
 /// A text of somebody's file, safe to print in a message: one line, no control characters, not long.
 pub(crate) fn excerpt(text: &str) -> String {
+    shortened(text, EXCERPT_CHARS_MAX)
+}
+
+/// As [`excerpt`], with a length of its own.
+pub(crate) fn shortened(text: &str, chars_max: usize) -> String {
     let mut out: String = text
         .chars()
-        .take(EXCERPT_CHARS_MAX)
+        .take(chars_max)
         .flat_map(|c| {
             let escaped = c.is_control().then(|| c.escape_debug());
             let plain = (!c.is_control()).then_some(c);
             escaped.into_iter().flatten().chain(plain)
         })
         .collect();
-    if text.chars().nth(EXCERPT_CHARS_MAX).is_some() {
+    if text.chars().nth(chars_max).is_some() {
         out.push('…');
     }
     out
@@ -290,6 +299,15 @@ pub(crate) fn excerpt(text: &str) -> String {
 
 /// `a`, `b` and `c`.
 pub(crate) fn list<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
+    joined(names, "and")
+}
+
+/// `a`, `b` or `c`.
+pub(crate) fn choice<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
+    joined(names, "or")
+}
+
+fn joined<S: AsRef<str>>(names: impl IntoIterator<Item = S>, word: &str) -> String {
     let names: Vec<String> = names
         .into_iter()
         .map(|name| format!("`{}`", name.as_ref()))
@@ -297,7 +315,7 @@ pub(crate) fn list<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String 
     match names.as_slice() {
         [] => "none".to_owned(),
         [only] => only.clone(),
-        [start @ .., last] => format!("{} and {last}", start.join(", ")),
+        [start @ .., last] => format!("{} {word} {last}", start.join(", ")),
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use secrecy::SecretString;
 
 use super::decode::{Ordered, Spanned, decode};
 use super::document::{Document, Mark, io_words, looks_secret};
-use super::error::{ConfigError, ConfigErrors, Kind, Problem, excerpt, list, nearest};
+use super::error::{ConfigError, ConfigErrors, Kind, PROBLEMS_MAX, Problem, choice, excerpt, list, nearest};
 use super::model::{Config, Export, Guard, Identity, Probe, Supabase, Target, Temporal};
 use super::raw::{
     RawConfig, RawExport, RawGuard, RawIdentity, RawProbe, RawSecret, RawSupabase, RawTarget, RawTemporal,
@@ -22,6 +23,8 @@ use crate::chain::model::{ActRequest, Chain, HttpEndpoint, Via, Witness};
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
 /// Largest secret that is read from a file or variable.
 const SECRET_BYTES_MAX: usize = 64 * 1024;
+/// What stands for a URL that was refused. No check goes on about it.
+const INVALID_URL: &str = "invalid:";
 /// What stands for a secret that was not read.
 const PLACEHOLDER: &str = "not-read";
 
@@ -90,13 +93,14 @@ pub fn load_text(path: &Path, text: &str, env: Env<'_>, mode: SecretMode) -> Res
     load_document(&Document::parse(path, text.to_owned(), true)?, env, mode)
 }
 
-pub(crate) fn schema() -> SchemaIndex {
-    SchemaIndex::of::<RawConfig>("config.json")
+pub(crate) fn schema_index() -> &'static SchemaIndex {
+    static SCHEMA: LazyLock<SchemaIndex> = LazyLock::new(|| SchemaIndex::of::<RawConfig>("config"));
+    &SCHEMA
 }
 
 fn load_document(document: &Document, env: Env<'_>, mode: SecretMode) -> Result<Loaded, ConfigErrors> {
     let located = |problems: Vec<Problem>| problems.into_iter().map(|problem| document.locate(problem));
-    let raw = match decode::<RawConfig>(document, &schema()) {
+    let raw = match decode::<RawConfig>(document, schema_index()) {
         Ok(raw) => raw,
         Err(problems) => {
             return Err(ConfigErrors::of(located(problems)).unwrap_or_else(|| {
@@ -234,8 +238,10 @@ impl Check<'_> {
 
     fn temporal(&mut self, place: &str, raw: &RawTemporal) -> Temporal {
         let address = self.url(&raw.address, HTTP);
-        let written = raw.address.trim_end_matches('/');
-        if let Ok(parsed) = reqwest::Url::parse(&address) {
+        if let Some(parsed) = reqwest::Url::parse(&address)
+            .ok()
+            .filter(|_| address != INVALID_URL)
+        {
             if parsed.path() != "/" {
                 self.report(
                     raw.address.mark,
@@ -243,16 +249,17 @@ impl Check<'_> {
                     "Temporal's address has a path",
                     "write scheme, host and port only: `http://127.0.0.1:7233`",
                 );
-            } else if parsed.port().is_none() && ![":80", ":443"].iter().any(|port| written.ends_with(port)) {
+            } else if parsed.port().is_none() && ![":80", ":443"].iter().any(|port| address.ends_with(port)) {
                 self.report(
                     raw.address.mark,
                     Kind::BadValue,
                     "Temporal's address has no port",
-                    format!("write `{written}:7233`"),
+                    format!("write `{address}:7233`"),
                 );
             }
         }
-        if let Some(key) = raw.api_key.as_ref().filter(|_| address.starts_with("http://")) {
+        let in_clear_text = address.starts_with("http://");
+        if let Some(key) = raw.api_key.as_ref().filter(|_| in_clear_text) {
             self.report(
                 key.mark,
                 Kind::BadValue,
@@ -263,7 +270,7 @@ impl Check<'_> {
                 ),
             );
         }
-        if let Some(file) = raw.ca_file.as_ref().filter(|_| address.starts_with("http://")) {
+        if let Some(file) = raw.ca_file.as_ref().filter(|_| in_clear_text) {
             self.report(
                 file.mark,
                 Kind::BadValue,
@@ -375,6 +382,9 @@ impl Check<'_> {
         targets: &BTreeMap<String, Target>,
         chains: &mut BTreeMap<String, Option<Chain>>,
     ) -> Option<Probe> {
+        if self.problems.len() >= PROBLEMS_MAX {
+            return None;
+        }
         self.label(name, "probe");
         let deadline = match &raw.deadline {
             Some(text) => {
@@ -387,7 +397,7 @@ impl Check<'_> {
         if target.is_none() {
             let advice = match nearest(&raw.target, targets.keys().map(String::as_str)) {
                 Some(meant) => format!("write `{meant}`"),
-                None => format!("write one of {}", list(targets.keys())),
+                None => format!("write {}", choice(targets.keys())),
             };
             self.report(
                 raw.target.mark,
@@ -533,7 +543,7 @@ impl Check<'_> {
                 let hide = looks_secret(raw) || raw.contains(['@', '?']);
                 self.problems
                     .push(if hide { problem.hiding(raw.mark) } else { problem });
-                format!("{}://invalid.invalid", schemes[0])
+                INVALID_URL.to_owned()
             }
         }
     }
@@ -580,38 +590,42 @@ impl Check<'_> {
     }
 
     fn secret(&mut self, place: &str, raw: &Spanned<RawSecret>) -> SecretString {
-        let source = match &raw.value {
-            RawSecret::Env(name) => SecretSource::Env(name.clone()),
-            RawSecret::File(path) => SecretSource::File(path.clone()),
+        let (written, source) = match &raw.value {
+            RawSecret::Env(name) => (name, SecretSource::Env(name.value.clone())),
+            RawSecret::File(path) => (path, SecretSource::File(path.value.clone())),
+        };
+        let unfit = |what: &str, instead: &str| {
+            let problem = Problem::new(Kind::BadValue, what, instead);
+            Err(problem.at(written.mark).hiding(written.mark))
         };
         let read = match &source {
-            SecretSource::Env(name) if !is_identifier(name) || looks_secret(name) => Err(Problem::new(
-                Kind::BadValue,
+            SecretSource::Env(name) if !is_identifier(name) || looks_secret(name) => unfit(
                 "this is no name of an environment variable",
                 "write its name, not its value: letters, digits and `_`",
-            )
-            .hiding(raw.mark)),
-            SecretSource::File(path) if looks_secret(path) || path.trim().is_empty() => Err(Problem::new(
-                Kind::BadValue,
+            ),
+            SecretSource::File(path) if looks_secret(path) || path.trim().is_empty() => unfit(
                 "this is no path of a file",
                 "write the path of the file that holds the secret, not the secret",
-            )
-            .hiding(raw.mark)),
+            ),
             _ if self.mode == SecretMode::Placeholder => Ok(PLACEHOLDER.to_owned()),
-            SecretSource::Env(name) => self.from_env(place, name),
-            SecretSource::File(path) => self.from_file(place, path),
+            SecretSource::Env(name) => self
+                .read_env(place, name)
+                .map_err(|problem| problem.at(written.mark)),
+            SecretSource::File(path) => self
+                .read_file(place, path)
+                .map_err(|problem| problem.at(written.mark)),
         };
         self.secrets.insert(place.to_owned(), source);
         match read {
             Ok(secret) => SecretString::from(secret),
             Err(problem) => {
-                self.problems.push(problem.at(raw.mark));
+                self.problems.push(problem);
                 SecretString::from(PLACEHOLDER)
             }
         }
     }
 
-    fn from_env(&self, place: &str, name: &str) -> Result<String, Problem> {
+    fn read_env(&self, place: &str, name: &str) -> Result<String, Problem> {
         let advice =
             format!("run `export {name}=...` before, or set it in the Secret that the container reads");
         match (self.env)(name) {
@@ -636,7 +650,7 @@ impl Check<'_> {
         }
     }
 
-    fn from_file(&self, place: &str, path: &str) -> Result<String, Problem> {
+    fn read_file(&self, place: &str, path: &str) -> Result<String, Problem> {
         use std::io::Read as _;
 
         let full = self.base.join(path);
@@ -701,7 +715,9 @@ impl Check<'_> {
     }
 
     fn report(&mut self, mark: Mark, kind: Kind, what: impl Into<String>, instead: impl Into<String>) {
-        self.problems.push(Problem::new(kind, what, instead).at(mark));
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(Problem::new(kind, what, instead).at(mark));
+        }
     }
 }
 

@@ -14,4 +14,5 @@ pub(crate) mod schema;
 
 pub use document::FILE_BYTES_MAX;
 pub use error::{ConfigError, ConfigErrors, ERRORS_MAX, Kind, Snippet};
+pub(crate) use load::schema_index;
 pub use load::{DEADLINE_DEFAULT, Env, Loaded, SecretMode, SecretSource, load, load_text, load_with};

@@ -158,9 +158,9 @@ pub(crate) struct RawPassword {
 #[schemars(example = serde_json::json!({"env": "NAME"}), example = serde_json::json!({"file": "path"}))]
 pub(crate) enum RawSecret {
     /// Environment variable that holds it.
-    Env(String),
+    Env(Spanned<String>),
     /// File that holds it, relative to this file; a newline at its end is dropped.
-    File(String),
+    File(Spanned<String>),
 }
 
 /// A scheduled synthetic transaction.

@@ -72,14 +72,24 @@ text_type!(
     "^[a-z][a-z0-9_-]{0,62}$",
     ["staging", "org-bootstrap-events"]
 );
-text_type!(
-    /// A text with `${name}` in it.
-    TemplateText,
-    "Template",
-    "A text in which `${name}` is replaced; `$${` writes a literal `${`.",
-    "",
-    ["org-bootstrap-${organization_id}"]
-);
+/// A text with `${name}` in it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct TemplateText(pub(crate) String);
+
+impl JsonSchema for TemplateText {
+    fn schema_name() -> Cow<'static, str> {
+        "Template".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "A text in which `${name}` is replaced; `$${` writes a literal `${`.",
+            "minLength": 1,
+            "examples": ["org-bootstrap-${organization_id}"]
+        })
+    }
+}
 
 impl<T: JsonSchema> JsonSchema for Spanned<T> {
     fn inline_schema() -> bool {
@@ -135,6 +145,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Refusal> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let refuse = |what: &str, instead: String| Err((format!("`{}` {what}", excerpt(text)), instead));
+    if let Some(millis) = fraction(number, unit) {
+        return refuse("has a fraction", format!("write `{millis}ms`"));
+    }
     if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return refuse(
             "is no duration",
@@ -166,14 +179,30 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Refusal> {
     }
 }
 
+/// `1.5s` in milliseconds.
+fn fraction(number: &str, unit: &str) -> Option<u64> {
+    let factor = match unit {
+        "s" => 1000.0,
+        "m" => 60_000.0,
+        _ => return None,
+    };
+    let millis = number.contains('.').then(|| number.parse::<f64>().ok())?? * factor;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the range is checked"
+    )]
+    (1.0..3_600_000.0).contains(&millis).then_some(millis as u64)
+}
+
 /// Writes a duration as a file does.
 #[must_use]
 pub(crate) fn duration_text(duration: Duration) -> String {
     let millis = duration.as_millis();
     match millis {
-        _ if millis % 3_600_000 == 0 => format!("{}h", millis / 3_600_000),
-        _ if millis % 60_000 == 0 => format!("{}m", millis / 60_000),
-        _ if millis % 1000 == 0 => format!("{}s", millis / 1000),
+        _ if millis.is_multiple_of(3_600_000) => format!("{}h", millis / 3_600_000),
+        _ if millis.is_multiple_of(60_000) => format!("{}m", millis / 60_000),
+        _ if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
         _ => format!("{millis}ms"),
     }
 }
@@ -235,4 +264,49 @@ pub(crate) fn is_label(text: &str) -> bool {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_they_are_read() {
+        for text in ["1ms", "250ms", "2s", "90s", "1m", "1h"] {
+            let duration = duration(text).expect("a duration");
+            assert_eq!(super::duration(&duration_text(duration)), Ok(duration), "{text}");
+        }
+        assert_eq!(duration_text(Duration::from_secs(120)), "2m");
+    }
+
+    #[test]
+    fn what_is_no_duration_is_answered_with_one_that_is() {
+        let advice = |text: &str| duration(text).map_err(|(_, instead)| instead);
+        assert_eq!(advice("30"), Err("write `30ms` or `30s`".to_owned()));
+        assert_eq!(advice("1.5s"), Err("write `1500ms`".to_owned()));
+        assert_eq!(advice("2d"), Err("write `2ms`, `2s` or `2m`".to_owned()));
+        for text in [
+            "",
+            "s",
+            "-1s",
+            "0s",
+            "61m",
+            "99999999999999999999s",
+            "1 000ms",
+            "1e3s",
+            "١s",
+            ".",
+        ] {
+            assert!(duration(text).is_err(), "{text} is accepted");
+        }
+    }
+
+    #[test]
+    fn a_table_without_a_schema_is_in_public() {
+        let name = table("queue").expect("a table");
+        assert_eq!(name.to_string(), "public.queue");
+        for text in ["", ".", "a.b.c", "a.", "a-b", "\"a\"", "a; drop"] {
+            assert!(table(text).is_err(), "{text} is accepted");
+        }
+    }
 }

@@ -18,16 +18,21 @@ pub(crate) struct SchemaIndex {
 }
 
 impl SchemaIndex {
-    pub(crate) fn of<T: JsonSchema>(file_name: &str) -> Self {
+    pub(crate) fn of<T: JsonSchema>(format: &str) -> Self {
         let mut root = SchemaSettings::draft2020_12()
             .into_generator()
             .into_root_schema_for::<T>()
             .to_value();
         if let Value::Object(members) = &mut root {
-            let id = json!(format!("https://throughline.dev/schema/{file_name}"));
+            // What a reader wants first stands first.
             let mut ordered = Map::new();
             ordered.extend(members.remove_entry("$schema"));
-            ordered.insert("$id".to_owned(), id);
+            ordered.insert(
+                "$id".to_owned(),
+                json!(format!("urn:throughline:schema:{format}:1")),
+            );
+            ordered.extend(members.remove_entry("title"));
+            ordered.extend(members.remove_entry("description"));
             ordered.append(members);
             *members = ordered;
         }
@@ -179,22 +184,41 @@ pub(crate) fn flow(value: &Value) -> String {
 
 /// A text as YAML writes it: plain where that is safe, else in double quotes.
 pub(crate) fn scalar(text: &str) -> String {
+    let reserved = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
     let plain = text
-        .chars()
+        .bytes()
         .next()
-        .is_some_and(|c| c.is_ascii_alphabetic() || matches!(c, '_' | '/' | '.' | '<'))
+        .is_some_and(|first| first.is_ascii_alphabetic() || matches!(first, b'_' | b'/'))
         && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || " _-./:<>@()=+".contains(c))
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b" _-./:@()+".contains(&byte))
         && !text.contains(": ")
         && !text.ends_with([':', ' '])
-        && !matches!(
-            text.to_ascii_lowercase().as_str(),
-            "true" | "false" | "null" | "yes" | "no" | "on" | "off" | "y" | "n" | "~" | ".inf" | ".nan"
-        );
-    if plain {
+        && !reserved.contains(&text.to_ascii_lowercase().as_str());
+    if plain || super::scalar::duration(text).is_ok() {
         text.to_owned()
     } else {
         Value::from(text).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_scalar_is_read_as_the_text_that_it_was(text in "[ -~\\n\u{e9}]{0,24}") {
+            let line = format!("key: {}\n", scalar(&text));
+            let read: Value = serde_saphyr::from_str(&line).map_err(|error| TestCaseError::fail(format!("{line}{error}")))?;
+            prop_assert_eq!(&read["key"], &Value::from(text), "{}", line);
+        }
+    }
+
+    #[test]
+    fn values_are_written_in_one_line() {
+        let value = json!({"cold": "900ms", "tags": ["${tag}", true, 2, null]});
+        assert_eq!(flow(&value), r#"{cold: 900ms, tags: ["${tag}", true, 2, null]}"#);
     }
 }

@@ -1263,7 +1263,16 @@ impl Reader<'_> {
                 // What cannot be decided matters only when nothing worse is known.
                 Outcome::Undecidable => !missing && self.judgement.verdict == Verdict::Inconclusive,
             };
-            if !told {
+            // What lies behind the hop at fault is its consequence, and says nothing of its own.
+            let behind = fault.is_some_and(|fault| {
+                assertion
+                    .record
+                    .hop
+                    .as_deref()
+                    .and_then(|id| self.case.chain.hop_index(id))
+                    .is_some_and(|hop| hop > fault)
+            });
+            if !told || behind {
                 continue;
             }
             let code = if assertion.record.outcome == Outcome::Undecidable {

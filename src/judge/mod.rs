@@ -2,6 +2,8 @@
 
 pub mod diagnose;
 pub mod evidence;
+#[cfg(test)]
+mod tests;
 pub mod timing;
 pub mod verdict;
 

@@ -676,16 +676,13 @@ fn judge_projection(
         .map(|row| stamped_states(case, projection, row))
         .unwrap_or_default();
     // Frames show every change; columns only those that left a stamp. Either may be cut short.
-    let seen = if pushed.len() >= stamped.len() {
-        pushed
-    } else {
-        stamped
-    };
+    let by_columns = pushed.len() < stamped.len();
+    let seen = if by_columns { stamped } else { pushed };
     let states: Vec<&str> = seen.iter().map(|state| state.state.as_str()).collect();
     let path: Vec<&str> = projection.path.iter().map(String::as_str).collect();
     let outcome = if states == path {
         Outcome::Holds
-    } else if path.starts_with(&states) && stopped {
+    } else if (stopped || by_columns) && in_order(&states, &path) {
         Outcome::Undecidable
     } else {
         Outcome::Violated
@@ -735,9 +732,20 @@ fn judge_projection(
     }
 }
 
+/// Whether the states seen are some of the declared ones, in their order: nothing illegal, and not all.
+fn in_order(states: &[&str], path: &[&str]) -> bool {
+    let mut rest = path.iter();
+    states.iter().all(|state| rest.any(|declared| declared == state))
+}
+
 fn pushed_states(case: &Case<'_>, projection: &Projection, key: &[(String, Value)]) -> Vec<StateSeen> {
     let mut states: Vec<StateSeen> = Vec::new();
+    let mut taken: Vec<&Fact> = Vec::new();
     for observation in case.observations {
+        // A change that is delivered again is a fault of delivery, and no transition.
+        if taken.contains(&&observation.fact) {
+            continue;
+        }
         let Fact::Frame {
             listen,
             operation,
@@ -755,6 +763,7 @@ fn pushed_states(case: &Case<'_>, projection: &Projection, key: &[(String, Value
         {
             continue;
         }
+        taken.push(&observation.fact);
         let Some(state) = fields.get(&projection.column).map(plain) else {
             continue;
         };

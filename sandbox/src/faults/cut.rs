@@ -41,7 +41,11 @@ pub(super) async fn cut_at_each_row(sandbox: &Supervisor) -> Result<Cutter, Faul
                 Ok(now) if now > seen => {
                     seen = now;
                     // A Realtime server that is down has no sockets to cut.
-                    let _ = http.post(&switch).json(&json!({"drop_sockets": true})).send().await;
+                    let _ = http
+                        .post(&switch)
+                        .json(&json!({"drop_sockets": true}))
+                        .send()
+                        .await;
                 }
                 Ok(_) => {}
                 Err(_) => {

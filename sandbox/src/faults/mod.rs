@@ -37,11 +37,13 @@ pub struct Fault {
 enum How {
     /// A file of SQL, run as the database's owner.
     Sql(&'static str),
+    /// As `Sql`; the channels that die of it stay dead, so mending includes a restart of the Realtime server.
+    SqlOrphaning(&'static str),
     /// As `Sql`, followed by waiting until PostgREST has noticed.
     SqlSeenByPostgrest(&'static str, Witness),
     /// Something done to a part, and its opposite.
     Part(PartName, PartAction, PartAction),
-    /// Switches of a part, by name, with the values that break and mend.
+    /// A switch of a part, by name, with the value that breaks.
     Switch(PartName, &'static str, On),
     /// Realtime's sockets are cut at each new row of the queue.
     CutSockets,
@@ -64,9 +66,12 @@ enum On {
 struct Witness {
     path: &'static str,
     body: &'static str,
-    status_when_injected: u16,
-    status_when_clear: u16,
+    code_when_injected: &'static str,
+    code_when_clear: &'static str,
 }
+
+/// The error code of an answer that is no error.
+const NO_ERROR: &str = "";
 
 macro_rules! sql {
     ($id:literal) => {
@@ -109,7 +114,7 @@ pub const FAULTS: &[Fault] = &[
     fault(
         "rt-not-in-publication",
         "takes the queue out of the supabase_realtime publication",
-        How::Sql(sql!("rt-not-in-publication")),
+        How::SqlOrphaning(sql!("rt-not-in-publication")),
     ),
     fault(
         "rt-role-blind",
@@ -216,6 +221,11 @@ pub const FAULTS: &[Fault] = &[
         How::Switch(PartName::Worker, "email_403", On::True),
     ),
     fault(
+        "wf-compensation-broken",
+        "the host name never resolves, and its removal is refused: the compensation stops half-way",
+        How::Switch(PartName::Worker, "compensation_fails", On::True),
+    ),
+    fault(
         "wf-duplicate-start",
         "each organization's workflow is started twice",
         How::Switch(PartName::Worker, "duplicate_start", On::True),
@@ -228,8 +238,8 @@ pub const FAULTS: &[Fault] = &[
             Witness {
                 path: "/rpc/get_bootstrap_status",
                 body: r#"{"p_organization_id": "00000000-0000-4000-8000-000000000000"}"#,
-                status_when_injected: 406,
-                status_when_clear: 200,
+                code_when_injected: "PGRST106",
+                code_when_clear: NO_ERROR,
             },
         ),
     ),
@@ -244,8 +254,8 @@ pub const FAULTS: &[Fault] = &[
                 body: r#"{"p_stream_id": "00000000-0000-4000-8000-000000000000", "p_stream_type": "look",
                     "p_stream_version": 1, "p_event_type": "NOT AN EVENT TYPE", "p_event_data": {},
                     "p_event_metadata": {}}"#,
-                status_when_injected: 404,
-                status_when_clear: 400,
+                code_when_injected: "PGRST202",
+                code_when_clear: "23514",
             },
         ),
     ),
@@ -360,7 +370,11 @@ impl Faults {
             return Ok(format!("{} is injected already", fault.id));
         }
         let held = match fault.how {
-            How::Sql(_) | How::SqlSeenByPostgrest(..) | How::Part(..) | How::Switch(..) => {
+            How::Sql(_)
+            | How::SqlOrphaning(_)
+            | How::SqlSeenByPostgrest(..)
+            | How::Part(..)
+            | How::Switch(..) => {
                 change(fault, FaultAction::Inject, sandbox).await?;
                 Held::Nothing
             }
@@ -388,8 +402,15 @@ impl Faults {
         }
         change(fault, FaultAction::Clear, sandbox).await?;
         self.injected.remove(fault.id);
-        if let How::Part(part, ..) = fault.how {
-            self.restore(part, sandbox).await?;
+        match fault.how {
+            How::Part(part, ..) => self.restore(part, sandbox).await?,
+            How::SqlOrphaning(_) | How::HoldSlot | How::PoisonBatch(_) => {
+                // What its operator does: a poller that gave up and a channel that was rejected do not come
+                // back by themselves, and their subscribers are not told.
+                sandbox.restart(PartName::Realtime).await?;
+                self.restore(PartName::Realtime, sandbox).await?;
+            }
+            _ => {}
         }
         Ok(format!("{} cleared", fault.id))
     }
@@ -408,7 +429,9 @@ impl Faults {
 
 async fn change(fault: &Fault, action: FaultAction, sandbox: &Supervisor) -> Result<(), FaultError> {
     match fault.how {
-        How::Sql(file) | How::PoisonBatch(file) => run_section(fault, file, action, sandbox).await,
+        How::Sql(file) | How::SqlOrphaning(file) | How::PoisonBatch(file) => {
+            run_section(fault, file, action, sandbox).await
+        }
         How::SqlSeenByPostgrest(file, witness) => {
             run_section(fault, file, action, sandbox).await?;
             await_postgrest(witness, action, sandbox).await
@@ -454,8 +477,8 @@ async fn await_postgrest(
     sandbox: &Supervisor,
 ) -> Result<(), FaultError> {
     let wanted = match action {
-        FaultAction::Inject => witness.status_when_injected,
-        FaultAction::Clear => witness.status_when_clear,
+        FaultAction::Inject => witness.code_when_injected,
+        FaultAction::Clear => witness.code_when_clear,
     };
     let url = format!("http://{}{}", sandbox.plan.addresses.postgrest, witness.path);
     let begun = Instant::now();
@@ -470,9 +493,20 @@ async fn await_postgrest(
             .body(witness.body)
             .send()
             .await;
+        // By code and not by status: a stale schema cache answers 404 too, with the database's own code.
         let seen = match answer {
-            Ok(response) if response.status() == wanted => return Ok(()),
-            Ok(response) => response.status().to_string(),
+            Ok(response) => {
+                let status = response.status();
+                let body: Value = response.json().await.unwrap_or_default();
+                let code = match status.is_success() {
+                    true => NO_ERROR,
+                    false => body["code"].as_str().unwrap_or("without a code"),
+                };
+                if code == wanted {
+                    return Ok(());
+                }
+                format!("{status} {code}")
+            }
             Err(error) => error.to_string(),
         };
         if begun.elapsed() > SETTLE_TIMEOUT {

@@ -52,11 +52,14 @@ pub(super) struct Channel {
 /// An attempt to subscribe that is under way.
 type Attempt = Pin<Box<dyn Future<Output = Result<(), SubscribeError>> + Send>>;
 
-/// Whether a channel goes on.
+/// How a channel goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Continue,
-    End,
+    /// It ends, and the client is told so.
+    Close,
+    /// Its socket is gone.
+    Gone,
 }
 
 impl Channel {
@@ -93,7 +96,7 @@ impl Channel {
             let next = tokio::select! {
                 input = inbox.recv() => match input {
                     Some(input) => self.handle(input),
-                    None => Next::End,
+                    None => Next::Gone,
                 },
                 () = resubscribe.notified() => {
                     self.subscribe_at = Some(Instant::now());
@@ -111,8 +114,10 @@ impl Channel {
                 }
                 () = sleep_until(self.check_token_at) => self.check_token(),
             };
-            if next == Next::End {
-                break;
+            match next {
+                Next::Continue => {}
+                Next::Close => break self.close(&mut inbox),
+                Next::Gone => break,
             }
         }
         self.listener.open.store(false, Ordering::Release);
@@ -126,14 +131,10 @@ impl Channel {
     fn handle(&mut self, input: Input) -> Next {
         match input {
             Input::Leave { reference } => {
-                self.reply(&reference);
-                self.close();
-                Next::End
+                self.reply(&reference, "ok", &json!({}));
+                Next::Close
             }
-            Input::Replaced => {
-                self.close();
-                Next::End
-            }
+            Input::Replaced => Next::Close,
             Input::Message {
                 reference,
                 event,
@@ -145,7 +146,7 @@ impl Channel {
                     Next::Continue
                 }
                 ("presence", _) => {
-                    self.reply(&reference);
+                    self.reply(&reference, "ok", &json!({}));
                     Next::Continue
                 }
                 // Unknown events are ignored without an answer.
@@ -164,7 +165,7 @@ impl Channel {
             .registry
             .broadcast(&self.listener, self.join.broadcast_self, &message);
         if self.join.broadcast_ack {
-            self.reply(reference);
+            self.reply(reference, "ok", &json!({}));
         }
     }
 
@@ -203,8 +204,7 @@ impl Channel {
 
     fn refuse_token(&self, error: &TokenError) -> Next {
         self.system("system", "error", &error.of_system());
-        self.close();
-        Next::End
+        Next::Close
     }
 
     fn authorize(&self, token: &str) -> Result<Value, TokenError> {
@@ -254,15 +254,13 @@ impl Channel {
         let timing = &self.server.options.timing;
         let retry = match &result {
             Err(SubscribeError::NotReady) => Some(timing.cold_delay),
-            Err(SubscribeError::Database(_)) => Some(timing.database_retry),
+            Err(SubscribeError::Unreachable | SubscribeError::Database(_)) => Some(timing.database_retry),
             Ok(()) | Err(SubscribeError::Rejected(_)) => None,
         };
         match result {
             Ok(()) => self.system("postgres_changes", "ok", "Subscribed to PostgreSQL"),
             Err(SubscribeError::NotReady) => {}
-            Err(SubscribeError::Rejected(message) | SubscribeError::Database(message)) => {
-                self.system("postgres_changes", "error", &message);
-            }
+            Err(error) => self.system("postgres_changes", "error", &error.to_string()),
         }
         // A new token that came meanwhile has its own time.
         if let (Some(range), None) = (retry, self.subscribe_at) {
@@ -281,8 +279,21 @@ impl Channel {
         self.push(&Value::Null, "system", &payload);
     }
 
-    fn close(&self) {
+    /// Closes the channel. The inbox is shut first, so that a client that has heard of it is told that the
+    /// topic is unmatched by the socket; what was on its way already is told so here.
+    fn close(&self, inbox: &mut mpsc::Receiver<Input>) {
+        inbox.close();
+        self.listener.open.store(false, Ordering::Release);
         self.push(&self.join_ref, "phx_close", &json!({}));
+        while let Ok(input) = inbox.try_recv() {
+            match input {
+                Input::Message { reference, .. } => {
+                    self.reply(&reference, "error", &json!({"reason": "unmatched topic"}));
+                }
+                Input::Leave { reference } => self.reply(&reference, "ok", &json!({})),
+                Input::Replaced => {}
+            }
+        }
     }
 
     fn push(&self, reference: &Value, event: &str, payload: &Value) {
@@ -297,15 +308,15 @@ impl Channel {
         ));
     }
 
-    fn reply(&self, reference: &Value) {
+    fn reply(&self, reference: &Value, status: &str, response: &Value) {
         let Listener { outgoing, topic, .. } = &self.listener;
         let frame = wire::reply(
             outgoing.version,
             &self.join_ref,
             reference,
             topic,
-            "ok",
-            &json!({}),
+            status,
+            response,
         );
         outgoing.send(frame);
     }

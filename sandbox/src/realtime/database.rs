@@ -67,7 +67,7 @@ pub(crate) async fn published(client: &Client, publication: &str) -> Result<Vec<
             "select c.oid from pg_catalog.pg_publication_tables p
              join pg_catalog.pg_namespace n on n.nspname = p.schemaname
              join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
-             where p.pubname = $1 order by c.oid",
+             where p.pubname = $1::text order by c.oid",
             &[&publication],
         )
         .await?;

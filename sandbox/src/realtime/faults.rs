@@ -57,6 +57,19 @@ pub struct FaultRequest {
     pub stop_worker: bool,
 }
 
+/// What the worker that reads the slot is doing. Clients cannot see this; an operator can.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerState {
+    /// Nobody has subscribed yet, or the worker ended. Channels that were subscribed are orphans.
+    #[default]
+    Stopped,
+    /// It has not read its slot yet.
+    Starting,
+    /// It has read its slot; whether the database is still there is another question.
+    Running,
+}
+
 /// The delay that was asked for is longer than ten minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("delay_ms {0} is more than {DELAY_MS_MAX}; ask for a shorter delay")]
@@ -71,6 +84,7 @@ pub struct FaultSwitch {
     faults: Arc<watch::Sender<Faults>>,
     sockets: Arc<Mutex<CancellationToken>>,
     worker_stops: Arc<watch::Sender<u64>>,
+    worker_state: Arc<watch::Sender<WorkerState>>,
 }
 
 impl Default for FaultSwitch {
@@ -79,6 +93,7 @@ impl Default for FaultSwitch {
             faults: Arc::new(watch::Sender::new(Faults::default())),
             sockets: Arc::default(),
             worker_stops: Arc::new(watch::Sender::new(0)),
+            worker_state: Arc::new(watch::Sender::new(WorkerState::Stopped)),
         }
     }
 }
@@ -119,6 +134,15 @@ impl FaultSwitch {
         self.faults.borrow().clone()
     }
 
+    /// Follows the worker's state.
+    pub fn worker_state(&self) -> watch::Receiver<WorkerState> {
+        self.worker_state.subscribe()
+    }
+
+    pub(crate) fn set_worker_state(&self, state: WorkerState) {
+        self.worker_state.send_replace(state);
+    }
+
     /// Cancelled when the sockets that are open now are to be cut.
     pub(crate) fn cut(&self) -> CancellationToken {
         lock(&self.sockets).child_token()
@@ -147,7 +171,8 @@ impl FaultSwitch {
     }
 }
 
-/// Serves the switchboard over HTTP until `stop`: `GET`, `POST` and `DELETE /faults`, JSON in and out.
+/// Serves the switchboard over HTTP until `stop`: `GET`, `POST` and `DELETE /faults`, and `GET /worker` for the
+/// worker's state; JSON in and out.
 ///
 /// There is no authentication: bind it to loopback.
 ///
@@ -162,6 +187,7 @@ pub async fn serve_admin(
     let router = Router::new()
         .route("/faults", get(show).delete(clear))
         .route("/faults", post(apply))
+        .route("/worker", get(worker))
         .with_state(switch);
     axum::serve(listener, router)
         .with_graceful_shutdown(stop.cancelled_owned())
@@ -180,6 +206,10 @@ async fn apply(
         .apply(request)
         .map(Json)
         .map_err(|error| (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))
+}
+
+async fn worker(State(switch): State<FaultSwitch>) -> Json<WorkerState> {
+    Json(*switch.worker_state.borrow())
 }
 
 async fn clear(State(switch): State<FaultSwitch>) -> Json<Faults> {

@@ -7,10 +7,10 @@
 //! the slot, all at the time of the poll. Its behaviour follows version 2.129.8 of the real one, including the
 //! silent failures, which are what a prober has to find.
 //!
-//! The way of a change: [`worker`] polls a temporary `pgoutput` slot by SQL, [`pgoutput`] decodes what it
-//! gives, [`apply`] decides who sees what of it, [`registry`] fans it out to the sockets. The way of a client:
-//! [`handshake`] checks the API key, [`socket`] reads frames ([`wire`]) and admits joins ([`binding`],
-//! [`filter`]), one [`channel`] per topic keeps the subscription and its token.
+//! The way of a change: `worker` polls a temporary `pgoutput` slot by SQL, `pgoutput` decodes what it
+//! gives, `apply` decides who sees what of it, `registry` fans it out to the sockets. The way of a client:
+//! `handshake` checks the API key, `socket` reads frames (`wire`) and admits joins (`binding`,
+//! `filter`), one `channel` per topic keeps the subscription and its token.
 //!
 //! Known differences from the real one: binding ids are stable but not Erlang's `phash2`; publication row
 //! filters and column lists are honoured (its plugin ignores them); composite and range values stay strings;
@@ -44,7 +44,7 @@ mod value;
 mod wire;
 mod worker;
 
-pub use faults::{DelayTooLong, FaultRequest, FaultSwitch, Faults, serve_admin};
+pub use faults::{DelayTooLong, FaultRequest, FaultSwitch, Faults, WorkerState, serve_admin};
 
 /// How long sockets may take to say goodbye when the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);

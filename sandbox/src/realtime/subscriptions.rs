@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::types::Json;
 use tokio_postgres::{Client, Transaction};
 use uuid::Uuid;
@@ -29,7 +30,11 @@ pub(crate) enum SubscribeError {
     /// The parameters are wrong, in the words of the `system` message. Trying again would not help.
     #[error("{0}")]
     Rejected(String),
-    /// The database cannot be reached or does not answer, in the words of the `system` message.
+    /// The database cannot be reached or does not answer; the words are those of the `system` message, a term
+    /// of the real server's own language.
+    #[error("{{:error, \"Too many database timeouts\"}}")]
+    Unreachable,
+    /// The database answered with an error that has nothing to do with the parameters.
     #[error("{0}")]
     Database(String),
 }
@@ -125,33 +130,34 @@ impl Subscriptions {
 
     /// Replaces a channel's subscriptions by those of the request.
     pub(crate) async fn subscribe(&self, request: &SubscribeRequest) -> Result<(), SubscribeError> {
-        let unreachable = || SubscribeError::Database("{:error, \"Too many database timeouts\"}".into());
-        let deadline = Instant::now() + self.options.timing.database_wait;
-        let mut guard = self.client.lock().await;
-        while self.connected(&mut guard).await.is_err() {
-            if Instant::now() + RECONNECT_PAUSE > deadline {
-                return Err(unreachable());
-            }
-            sleep(RECONNECT_PAUSE).await;
-        }
-        let client = guard.as_mut().ok_or_else(unreachable)?;
         let ids: Vec<(Uuid, u64)> = request
             .bindings
             .iter()
             .map(|(binding, _)| (Uuid::new_v4(), *binding))
             .collect();
         let channel = request.listener.channel;
+        let deadline = Instant::now() + self.options.timing.database_wait;
+        let mut guard = self.client.lock().await;
         // Known before they are committed: the first poll that sees the rows must find whom they are for.
         self.registry.subscribe(&request.listener, &ids);
         let replaced = self.registry.others_of(channel, &ids);
-        let result = match timeout(
-            self.options.timing.database_wait,
-            replace(client, &self.options.publication, request, &ids, &replaced),
-        )
-        .await
-        {
-            Ok(result) => result,
-            Err(_) => Err(unreachable()),
+        let result = loop {
+            let attempt = async {
+                let client = self
+                    .connected(&mut guard)
+                    .await
+                    .map_err(|_| SubscribeError::Unreachable)?;
+                replace(client, &self.options.publication, request, &ids, &replaced).await
+            };
+            match timeout_at(deadline, attempt)
+                .await
+                .unwrap_or(Err(SubscribeError::Unreachable))
+            {
+                Err(SubscribeError::Unreachable) if Instant::now() + RECONNECT_PAUSE < deadline => {
+                    sleep(RECONNECT_PAUSE).await;
+                }
+                result => break result,
+            }
         };
         let kept = if result.is_ok() { ids.as_slice() } else { &[] };
         self.registry.unsubscribe(channel, kept);
@@ -174,10 +180,6 @@ async fn replace(
     ids: &[(Uuid, u64)],
     replaced: &[Uuid],
 ) -> Result<(), SubscribeError> {
-    let outside = |error: tokio_postgres::Error| match error.as_db_error() {
-        Some(error) => SubscribeError::Database(exception(error)),
-        None => SubscribeError::Database("{:error, \"Too many database timeouts\"}".into()),
-    };
     // The old rows go even when the new ones are refused: the channel is dead then, not half alive.
     client
         .execute(
@@ -202,7 +204,7 @@ async fn replace(
                      Exception: {text}",
                         wanted.inspected()
                     )),
-                    Refusal::Lost(error) => outside(error),
+                    Refusal::Outside(error) => outside(error),
                 }
             })?;
     }
@@ -213,16 +215,29 @@ async fn replace(
 enum Refusal {
     NotPublished,
     Exception(String),
-    Lost(tokio_postgres::Error),
+    Outside(tokio_postgres::Error),
 }
 
 impl From<tokio_postgres::Error> for Refusal {
     fn from(error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {
-            Some(db_error) => Self::Exception(exception(db_error)),
-            None => Self::Lost(error),
+            Some(db_error) if !is_fatal(db_error) => Self::Exception(exception(db_error)),
+            _ => Self::Outside(error),
         }
     }
+}
+
+/// Of an error that is not about a binding.
+fn outside(error: tokio_postgres::Error) -> SubscribeError {
+    match error.as_db_error() {
+        Some(error) if !is_fatal(error) => SubscribeError::Database(exception(error)),
+        _ => SubscribeError::Unreachable,
+    }
+}
+
+/// The last word of a connection that the server ends.
+fn is_fatal(error: &DbError) -> bool {
+    matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
 }
 
 async fn insert(
@@ -236,7 +251,8 @@ async fn insert(
         .query(
             "select format('%I.%I', schemaname, tablename)::regclass::oid
              from pg_catalog.pg_publication_tables
-             where pubname = $1 and ($2::text in ('*', schemaname::text)) and ($3::text in ('*', tablename::text))
+             where pubname = $1::text and $2::text in ('*', schemaname::text)
+               and $3::text in ('*', tablename::text)
              order by 1",
             &[&publication, &wanted.schema, &wanted.table],
         )
@@ -249,7 +265,7 @@ async fn insert(
     }
     let role_name = claims.get("role").and_then(Value::as_str).unwrap_or_default();
     let role: u32 = transaction
-        .query_one("select quote_ident($1)::regrole::oid", &[&role_name])
+        .query_one("select quote_ident($1::text)::regrole::oid", &[&role_name])
         .await?
         .try_get(0)?;
     let filters: Vec<&str> = wanted
@@ -323,7 +339,7 @@ async fn column_type(
              from pg_catalog.pg_attribute a
              join pg_catalog.pg_type t on t.oid = a.atttypid
              join pg_catalog.pg_namespace n on n.oid = t.typnamespace
-             where a.attrelid = $1 and a.attname = $3 and a.attnum > 0 and not a.attisdropped
+             where a.attrelid = $1 and a.attname = $3::text and a.attnum > 0 and not a.attisdropped
                and has_column_privilege($2::oid, $1::oid, a.attnum, 'SELECT')",
             &[&entity, &role, &column],
         )
@@ -337,7 +353,7 @@ fn raised(message: String) -> Refusal {
 }
 
 /// A database error as the server's driver prints it.
-fn exception(error: &tokio_postgres::error::DbError) -> String {
+fn exception(error: &DbError) -> String {
     let name = match error.code().code() {
         "22003" => "numeric_value_out_of_range",
         "22007" => "invalid_datetime_format",

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::RealtimeOptions;
 use super::apply::{self, Delivery, TypeCache};
 use super::database::{self, ConnectError};
+use super::faults::WorkerState;
 use super::pgoutput;
 use super::registry::{ChannelId, Registry, lock};
 use super::subscriptions::{SubscribeError, SubscribeRequest, Subscriptions};
@@ -113,6 +114,7 @@ impl Supervisor {
             subscriptions: Arc::new(subscriptions),
         };
         *slot = Some(worker.clone());
+        self.options.faults.set_worker_state(WorkerState::Starting);
         self.tasks.spawn(Arc::clone(self).run(worker.clone()));
         worker
     }
@@ -126,7 +128,12 @@ impl Supervisor {
             end = self.poll(&worker) => end,
             end = self.watch(&worker) => end,
         };
-        lock(&self.worker).take_if(|current| current.id == worker.id);
+        {
+            let mut slot = lock(&self.worker);
+            if slot.take_if(|current| current.id == worker.id).is_some() {
+                self.options.faults.set_worker_state(WorkerState::Stopped);
+            }
+        }
         match end {
             End::GaveUp(error) => {
                 tracing::error!(worker = worker.id, %error, "the replication worker gave up")
@@ -175,9 +182,14 @@ impl Supervisor {
             .await
             // A connection that does not answer is not used again.
             .map_err(|_| ConnectError::Timeout(POLL_TIMEOUT))?;
+        // PostgreSQL drops a session's temporary slots when a statement of it fails, so what is committed until
+        // the next attempt is lost as well.
+        poller.has_slot &= polled.is_ok();
         *slot = Some(poller);
         let (poll, deliveries) = polled?;
-        worker.ready.store(true, Ordering::Release);
+        if !worker.ready.swap(true, Ordering::AcqRel) {
+            self.options.faults.set_worker_state(WorkerState::Running);
+        }
         if !deliveries.is_empty() {
             let due = Instant::now() + self.options.faults.delay();
             // The receiver lives until the server stops.
@@ -190,7 +202,7 @@ impl Supervisor {
     /// nobody has been subscribed for a while, the worker ends.
     async fn watch(&self, worker: &Worker) -> End {
         let timing = &self.options.timing;
-        let mut ticks = interval(timing.publication_check);
+        let mut ticks = interval(timing.publication_check.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut known = None;
         let mut last_busy = Instant::now();
@@ -263,8 +275,9 @@ impl Poller {
             // A slot of this name that somebody else holds makes the read below fail, as in life.
             self.client
                 .execute(
-                    "select pg_create_logical_replication_slot($1, 'pgoutput', true)
-                     where not exists (select from pg_catalog.pg_replication_slots where slot_name = $1)",
+                    "select pg_create_logical_replication_slot($1::text::name, 'pgoutput', true)
+                     where not exists
+                       (select from pg_catalog.pg_replication_slots where slot_name = $1::text::name)",
                     &[&options.slot_name],
                 )
                 .await?;
@@ -278,7 +291,7 @@ impl Poller {
             .client
             .query(
                 "select data from pg_logical_slot_get_binary_changes(
-                   $1, null, $2, 'proto_version', '1', 'publication_names', $3)",
+                   $1::text::name, null, $2, 'proto_version', '1', 'publication_names', $3)",
                 &[
                     &options.slot_name,
                     &options.limits.poll_changes,

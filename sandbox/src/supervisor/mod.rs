@@ -391,6 +391,12 @@ impl Supervisor {
         Ok(done)
     }
 
+    /// Stops a part, if it runs, and starts it again.
+    pub(crate) async fn restart(&self, part: PartName) -> Result<(), PartError> {
+        self.end(part).await;
+        self.act_on_part(part, PartAction::Start).await.map(drop)
+    }
+
     /// Faults of the worker and the Realtime server are switches inside their processes: a new process gets
     /// the ones that are still injected.
     async fn restore_switches(&self, part: PartName) {

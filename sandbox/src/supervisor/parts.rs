@@ -421,7 +421,10 @@ impl Plan {
                 // Every read of the slot logs three messages of level LOG, ten times a second.
                 (
                     "SANDBOX_DB_URL",
-                    format!("{}?options=-c%20log_min_messages%3Dfatal", self.superuser_db_url()),
+                    format!(
+                        "{}?options=-c%20log_min_messages%3Dfatal",
+                        self.superuser_db_url()
+                    ),
                 ),
                 ("SANDBOX_JWT_SECRET", self.secrets.jwt_secret.clone()),
             ],
