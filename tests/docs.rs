@@ -47,7 +47,11 @@ fn a_finding_s_section_says_what_the_code_means_and_how_to_prove_and_mend_it() {
         }
         let found: Vec<&str> = section
             .iter()
-            .filter_map(|line| line.strip_prefix("- **")?.split_once("**").map(|(label, _)| label))
+            .filter_map(|line| {
+                line.strip_prefix("- **")?
+                    .split_once("**")
+                    .map(|(label, _)| label)
+            })
             .collect();
         assert_eq!(found, LABELS, "{code}");
     }
@@ -142,8 +146,19 @@ fn every_file_that_is_named_exists() {
 
 /// Folders of this repository that the pages name files of.
 const TOP_FOLDERS: [&str; 13] = [
-    ".ci/", ".config/", "alerts/", "benches/", "chains/", "dashboards/", "docs/", "fuzz/", "sandbox/", "sql/",
-    "src/", "tests/", "xtask/",
+    ".ci/",
+    ".config/",
+    "alerts/",
+    "benches/",
+    "chains/",
+    "dashboards/",
+    "docs/",
+    "fuzz/",
+    "sandbox/",
+    "sql/",
+    "src/",
+    "tests/",
+    "xtask/",
 ];
 
 #[test]
@@ -297,7 +312,10 @@ fn every_metric_that_is_named_is_in_the_catalogue() {
 #[test]
 fn slugs_are_made_as_the_forges_make_them() {
     assert_eq!(slug("`not_in_publication`"), "not_in_publication");
-    assert_eq!(slug("Where to add X, and what for"), "where-to-add-x-and-what-for");
+    assert_eq!(
+        slug("Where to add X, and what for"),
+        "where-to-add-x-and-what-for"
+    );
     assert_eq!(slug("1. Our own (Rust) client"), "1-our-own-rust-client");
 }
 
