@@ -128,12 +128,29 @@ impl Postgrest {
     /// # Errors
     /// When the gateway itself does not answer.
     pub async fn alive(&self, deadline: Instant) -> Result<HttpAnswer, AccessError> {
+        self.asked_for_nothing(None, deadline).await
+    }
+
+    /// Asks as someone for a table that does not exist: the API looks at the token first, and refuses one
+    /// that it did not issue with 401.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn takes(&self, token: &SecretString, deadline: Instant) -> Result<HttpAnswer, AccessError> {
+        self.asked_for_nothing(Some(token.clone()), deadline).await
+    }
+
+    async fn asked_for_nothing(
+        &self,
+        token: Option<SecretString>,
+        deadline: Instant,
+    ) -> Result<HttpAnswer, AccessError> {
         let request = HttpRequest {
             method: Method::GET,
             url: format!("{}/throughline_is_the_api_there?limit=0", self.base),
             headers: Vec::new(),
             api_key: Some(self.api_key.clone()),
-            token: None,
+            token,
             body: None,
         };
         self.http.send(Endpoint::Gateway, &request, deadline).await

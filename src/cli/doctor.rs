@@ -7,7 +7,7 @@ use clap::Args;
 use reqwest::Method;
 
 use super::{ConfigArg, choose, complain, env, say};
-use crate::access::http::{Http, HttpRequest};
+use crate::access::http::{Http, HttpRequest, error_words};
 use crate::access::postgrest::Postgrest;
 use crate::access::realtime::{Client, ConnectOptions};
 use crate::access::sql::{Database, literal, table};
@@ -112,7 +112,7 @@ async fn examine(target: &Target, chains: &[&Chain]) -> Vec<Check> {
             .map_err(|refusal| refusal.to_string()),
         advice: "a run would refuse to act (exit code 6)",
     });
-    match Http::new() {
+    match Http::new(target) {
         Ok(http) => {
             gateway(target, chains, &http, &mut checks).await;
             worker(target, &http, &mut checks).await;
@@ -142,17 +142,46 @@ async fn gateway(target: &Target, chains: &[&Chain], http: &Http, checks: &mut V
     let mut wanted: BTreeSet<String> = target.identities.keys().cloned().collect();
     wanted.extend(chains.iter().flat_map(|chain| plan::identities(chain)));
     for name in wanted {
-        let one = BTreeSet::from([name.clone()]);
-        checks.push(match tokens(target, &one, http, now, by()).await {
-            Ok(_) => passed(
-                &format!("identity {name}"),
-                "has a token that has not expired".to_owned(),
-            ),
-            Err(error) => failed(&format!("identity {name}"), &error, "check targets.*.identities"),
-        });
+        checks.push(identity(target, &name, http, &rest, now).await);
     }
     if chains.iter().any(|chain| !chain.listen.is_empty()) {
         checks.push(realtime(supabase).await);
+    }
+}
+
+/// Whether an identity has a token, and the API takes it: one of another project looks as good as one's own.
+async fn identity(
+    target: &Target,
+    name: &str,
+    http: &Http,
+    rest: &Postgrest,
+    now: chrono::DateTime<chrono::Utc>,
+) -> Check {
+    const ADVICE: &str = "check targets.*.identities";
+    let check = format!("identity {name}");
+    let one = BTreeSet::from([name.to_owned()]);
+    let tokens = match tokens(target, &one, http, now, by()).await {
+        Ok(tokens) => tokens,
+        Err(error) => return failed(&check, &error, ADVICE),
+    };
+    let Some(token) = tokens.get(name) else {
+        return passed(&check, "needs no token".to_owned());
+    };
+    match rest.takes(token, by()).await {
+        Ok(answer) if answer.status == 401 => {
+            let (_, words) = error_words(&answer.body);
+            Check {
+                name: check,
+                outcome: Err(format!(
+                    "the API refuses its token: {}",
+                    words.unwrap_or_else(|| "401 without words".to_owned())
+                )),
+                advice: ADVICE,
+            }
+        }
+        Ok(answer) if answer.status < 500 => passed(&check, "has a token that the API takes".to_owned()),
+        // The API itself is in trouble, which is another check's to say.
+        Ok(_) | Err(_) => passed(&check, "has a token that has not expired".to_owned()),
     }
 }
 

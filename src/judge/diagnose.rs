@@ -80,6 +80,12 @@ pub mod question {
         "Realtime's replication slots".to_owned()
     }
 
+    /// Does whoever holds the slots read them?
+    #[must_use]
+    pub fn slots_advance() -> String {
+        "Realtime's replication slots advance".to_owned()
+    }
+
     /// The triggers of a table, and whether they are enabled.
     #[must_use]
     pub fn triggers(table: &TableName) -> String {
@@ -92,6 +98,9 @@ pub mod question {
         format!("arguments of {schema}.{function}")
     }
 }
+
+/// Shows who holds the slots and how far they are.
+const LOOK_AT_SLOTS: &str = "select slot_name, active, active_pid, confirmed_flush_lsn, pg_current_wal_lsn() from pg_replication_slots;";
 
 /// What the run says in the end.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,14 +149,17 @@ pub fn findings(case: &Case<'_>, judgement: &Judgement, cleanup: &CleanupRecord,
     if case.interrupted() {
         findings.push(reader.interrupted());
     }
-    // An event whose trigger failed is the finding itself, or a consequence of it: it is said once.
-    let said = findings.first().map(|finding| finding.code);
-    findings.extend(
-        reader
-            .violations(fault)
-            .into_iter()
-            .filter(|finding| said != Some(FindingCode::TriggerFailed) || Some(finding.code) != said),
-    );
+    for violation in reader.violations(fault) {
+        // What the leading finding says already is said once; and an event whose trigger failed is that
+        // finding, or a consequence of it.
+        let said = |finding: &Finding| {
+            finding.code == violation.code
+                && (finding.hop == violation.hop || finding.code == FindingCode::TriggerFailed)
+        };
+        if !findings.iter().any(said) {
+            findings.push(violation);
+        }
+    }
     if let Some(finding) = leftovers(cleanup) {
         findings.push(finding);
     }
@@ -436,6 +448,13 @@ impl Reader<'_> {
             } else {
                 FindingCode::SubscriptionRejected
             };
+            // Its words for a filter on a column that the role may not read are those for a column that does
+            // not exist. The catalog tells them apart.
+            if code == FindingCode::SubscriptionRejected
+                && let Some(draft) = self.by_catalog(listen)
+            {
+                return draft.seen(format!("Realtime says: {words}"), Some(seq));
+            }
             return Draft::new(
                 code,
                 if code == FindingCode::NotInPublication {
@@ -457,7 +476,7 @@ impl Reader<'_> {
                 Certainty::Likely,
                 format!("the row is in {table}, the subscription is live, and no frame came"),
             )
-            .next("select slot_name, active, confirmed_flush_lsn, pg_current_wal_lsn() from pg_replication_slots;")
+            .next(LOOK_AT_SLOTS)
         })
     }
 
@@ -664,7 +683,28 @@ impl Reader<'_> {
                         },
                     )
                     .seen(format!("slots: {}", plain(slots)), Some(seq))
-                    .next("select slot_name, active, active_pid, restart_lsn from pg_replication_slots;"),
+                    .next(LOOK_AT_SLOTS),
+                );
+            }
+            if let Some((looked, Value::Array(after))) = self.catalog(&question::slots_advance())
+                && !after.is_empty()
+                && after
+                    .iter()
+                    .all(|slot| slot.get("advances") == Some(&Value::Bool(false)))
+            {
+                return Some(
+                    Draft::new(
+                        FindingCode::ReplicationStalled,
+                        Certainty::Proven,
+                        "Realtime's replication slot is held by a session that does not read it",
+                    )
+                    .seen(format!("slots: {}", plain(slots)), Some(seq))
+                    .seen(
+                        format!("a moment later they had not moved on: {}", plain(&Value::Array(after.clone()))),
+                        Some(looked),
+                    )
+                    .next(LOOK_AT_SLOTS)
+                    .fix("select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name like 'supabase_realtime_replication_slot%';  -- Realtime takes its slot again by itself"),
                 );
             }
         }

@@ -13,7 +13,7 @@ use crate::clock::{Clock, Interval};
 use crate::finding::FindingCode;
 use crate::record::{
     ActivityRecord, AssertionRecord, Fact, Fields, HopRecord, HopVerdict, NotificationRecord, Observation,
-    Outcome, ProjectionRecord, StateSeen, Temperature, Verdict, WorkflowRecord,
+    Outcome, ProjectionRecord, StateSeen, SubscriptionState, Temperature, Verdict, WorkflowRecord,
 };
 
 /// A change that comes within this time of another one is warm: the server polls again at once after a
@@ -60,6 +60,7 @@ pub fn judge(case: &Case<'_>) -> Judgement {
     let evaluation = evaluate(case.chain, case.names, case.observations);
     let mut assertions = Vec::new();
     let notifications = notifications(case, &mut assertions);
+    connection(case, &mut assertions);
     let mut hops: Vec<HopRecord> = (0..case.chain.hops.len())
         .map(|hop| seen_hop(case, &evaluation, hop, &notifications, &mut assertions))
         .collect();
@@ -544,6 +545,17 @@ fn notifications(case: &Case<'_>, assertions: &mut Vec<Assertion>) -> Vec<Notifi
             _ => None,
         })
     };
+    // A change that is what a hop waits for is told with that hop.
+    let hop_of = |listen: &str, operation: &str| {
+        case.chain.hops.iter().find_map(|hop| match &hop.witness {
+            Witness::Realtime {
+                listen: of,
+                operation: did,
+                ..
+            } if of == listen && did == operation => Some(hop.id.clone()),
+            _ => None,
+        })
+    };
     let mut records: Vec<NotificationRecord> = Vec::new();
     let mut seen: Vec<(&Fact, u32)> = Vec::new();
     let mut last: Vec<(&str, i64, Option<chrono::DateTime<chrono::Utc>>)> = Vec::new();
@@ -566,6 +578,7 @@ fn notifications(case: &Case<'_>, assertions: &mut Vec<Assertion>) -> Vec<Notifi
         if let Some((_, first)) = seen.iter().find(|(fact, _)| *fact == &observation.fact) {
             assertions.push(delivery(
                 format!("notification.{listen}.once"),
+                hop_of(listen, operation),
                 format!("{operation} of {table} was delivered again"),
                 FindingCode::Duplicate,
                 vec![*first, observation.seq],
@@ -582,6 +595,7 @@ fn notifications(case: &Case<'_>, assertions: &mut Vec<Assertion>) -> Vec<Notifi
             if stamp.zip(last[index].2).is_some_and(|(own, before)| own < before) {
                 assertions.push(delivery(
                     format!("notification.{listen}.order"),
+                    hop_of(listen, operation),
                     format!("{operation} of {table} was delivered after a later commit"),
                     FindingCode::OutOfOrder,
                     vec![observation.seq],
@@ -608,7 +622,7 @@ fn notifications(case: &Case<'_>, assertions: &mut Vec<Assertion>) -> Vec<Notifi
             assertions.push(Assertion {
                 record: AssertionRecord {
                     name: format!("notification.{listen}.{}.budget", temperature.as_str()),
-                    hop: None,
+                    hop: hop_of(listen, operation),
                     outcome,
                     detail: format!(
                         "{operation} of {table} came {} after its commit, budget {}",
@@ -639,12 +653,61 @@ fn notifications(case: &Case<'_>, assertions: &mut Vec<Assertion>) -> Vec<Notifi
     records
 }
 
+/// A connection to Realtime that was lost after it was live. It is told even when it came back in time for
+/// every change: a subscriber that does not reconnect at once would have missed them.
+fn connection(case: &Case<'_>, assertions: &mut Vec<Assertion>) {
+    let Some(hop) = case
+        .chain
+        .hops
+        .iter()
+        .find(|hop| matches!(hop.witness, Witness::Realtime { .. }))
+    else {
+        return;
+    };
+    let step = |wanted: SubscriptionState| {
+        case.observations
+            .iter()
+            .find_map(|observation| match &observation.fact {
+                Fact::Subscription { state, detail, .. } if *state == wanted => {
+                    Some((observation.seq, detail.as_deref().unwrap_or("no reason")))
+                }
+                _ => None,
+            })
+    };
+    if step(SubscriptionState::Live).is_none() {
+        return;
+    }
+    let Some((lost, how)) = step(SubscriptionState::Disconnected) else {
+        return;
+    };
+    let recovered = step(SubscriptionState::Recovered);
+    assertions.push(delivery(
+        "realtime.connection".to_owned(),
+        Some(hop.id.clone()),
+        format!(
+            "{how}; {}",
+            recovered.map_or("connecting again did not work", |(_, words)| words)
+        ),
+        FindingCode::ConnectionLost,
+        [Some(lost), recovered.map(|(seq, _)| seq)]
+            .into_iter()
+            .flatten()
+            .collect(),
+    ));
+}
+
 /// A fault of delivery that the chain survived.
-fn delivery(name: String, detail: String, code: FindingCode, observations: Vec<u32>) -> Assertion {
+fn delivery(
+    name: String,
+    hop: Option<String>,
+    detail: String,
+    code: FindingCode,
+    observations: Vec<u32>,
+) -> Assertion {
     Assertion {
         record: AssertionRecord {
             name,
-            hop: None,
+            hop,
             outcome: Outcome::Violated,
             detail,
         },

@@ -27,6 +27,9 @@ use crate::record::{Fact, Fields, Source};
 /// What one question may take.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Realtime reads its slot every 500 ms when it is idle; one that did not in this time does not.
+const SLOT_PATIENCE: Duration = Duration::from_millis(1_500);
+
 /// Asks what belongs to the hop that is missing.
 pub struct Questioner<'a> {
     /// The chain.
@@ -161,7 +164,8 @@ impl Questioner<'_> {
                (select count(*) from pg_policy p where p.polrelid = c.oid and p.polcmd in ('r', '*') \
                 and (p.polroles = '{{0}}' or r.oid = any (p.polroles))) as select_policies, \
                (select json_agg(json_build_object('name', s.slot_name, 'active', s.active)) \
-                from pg_replication_slots s where s.slot_name like 'supabase_realtime_replication_slot%') as slots \
+                from pg_replication_slots s where s.slot_name like 'supabase_realtime_replication_slot%') as slots, \
+               case when not pg_is_in_recovery() then pg_current_wal_lsn()::text end as written \
              from pg_class c join pg_namespace n on n.oid = c.relnamespace \
              left join pg_roles r on r.rolname = {role_name} \
              where n.nspname = {schema} and c.relname = {name}"
@@ -183,6 +187,36 @@ impl Questioner<'_> {
         self.answer(question::bypasses(role), value("bypasses"));
         self.answer(question::select_policies(role, table), value("select_policies"));
         self.answer(question::slots(), value("slots"));
+        let is = |name: &str| row.get(name).and_then(Value::as_bool);
+        let hidden = is("row_security") == Some(true)
+            && is("bypasses") != Some(true)
+            && row.get("select_policies").and_then(Value::as_i64) == Some(0);
+        let explained = is("in_publication") == Some(false)
+            || is("has_key") == Some(false)
+            || is("may_select_key") == Some(false)
+            || hidden;
+        if !explained && let Some(written) = row.get("written").and_then(Value::as_str) {
+            self.ask_slots_again(written).await;
+        }
+    }
+
+    /// A slot that is active may still be read by nobody: what was written before must be behind it now.
+    async fn ask_slots_again(&self, written: &str) {
+        tokio::time::sleep_until((Instant::now() + SLOT_PATIENCE).min(self.deadline).into()).await;
+        let query = format!(
+            "select json_agg(json_build_object('name', s.slot_name, 'position', s.confirmed_flush_lsn::text, \
+               'advances', s.confirmed_flush_lsn >= {}::pg_lsn)) as slots \
+             from pg_replication_slots s where s.slot_name like 'supabase_realtime_replication_slot%'",
+            literal(written)
+        );
+        if let Some(row) = self
+            .catalog(&query)
+            .await
+            .and_then(|rows| rows.into_iter().next())
+        {
+            let slots = row.get("slots").cloned().unwrap_or(Value::Null);
+            self.answer(question::slots_advance(), slots);
+        }
     }
 
     async fn ask_worker(&self, hop: &Hop) {

@@ -1,0 +1,257 @@
+//! The catalogue of faults: each is injected where it happened in life, and found in one run, at the right
+//! hop, by the right name; nothing is said of the hops behind it; nothing is left; and without it the chain
+//! passes again.
+
+use throughline::record::{HopVerdict, RunRecord, Verdict};
+
+use crate::harness::Sandbox;
+use crate::harness::config::Config;
+
+/// What one run has to say of a fault.
+struct Case {
+    fault: &'static str,
+    hop: &'static str,
+    code: &'static str,
+    verdict: Verdict,
+    /// Words of this must stand in the finding's evidence or summary.
+    quotes: &'static str,
+    /// What the prober cannot know to be gone.
+    leaves: &'static [&'static str],
+    /// The hop whose own budget is what is measured.
+    timed: Option<&'static str>,
+}
+
+const FAIL: Case = Case {
+    fault: "",
+    hop: "",
+    code: "",
+    verdict: Verdict::Fail,
+    quotes: "",
+    leaves: &[],
+    timed: None,
+};
+
+const fn fails(fault: &'static str, hop: &'static str, code: &'static str, quotes: &'static str) -> Case {
+    Case {
+        fault,
+        hop,
+        code,
+        quotes,
+        ..FAIL
+    }
+}
+
+#[tokio::test]
+async fn a_fault_in_the_database_or_its_api_is_named() {
+    let sandbox = Sandbox::start(&[]).await;
+    let cases = [
+        fails(
+            "db-trigger-missing",
+            "queued",
+            "trigger_missing",
+            "enqueue_bootstrap",
+        ),
+        fails(
+            "db-trigger-disabled",
+            "queued",
+            "trigger_disabled",
+            "enqueue_bootstrap",
+        ),
+        fails("db-handler-failed", "projected", "trigger_failed", "column"),
+        fails("db-queue-handler-failed", "enqueued", "trigger_failed", "column"),
+        fails(
+            "db-event-unrouted",
+            "invitations",
+            "event_unrouted",
+            "user.invited",
+        ),
+        fails(
+            "db-version-conflict",
+            "accepted",
+            "version_conflict",
+            "stream version",
+        ),
+        fails("api-schema-prefix", "accepted", "schema_not_exposed", "PGRST106"),
+        fails(
+            "api-signature-changed",
+            "accepted",
+            "signature_mismatch",
+            "PGRST202",
+        ),
+    ];
+    each_is_found(&sandbox, &cases).await;
+
+    // The chain acts with the service key, which needs no claim of a signed-in user: this fault is none of it.
+    sandbox.inject("auth-claims-empty").await;
+    let record = sandbox.run().record().await;
+    assert_eq!(record.verdict, Verdict::Pass, "{}", record.headline);
+}
+
+#[tokio::test]
+async fn a_fault_of_realtime_is_named() {
+    let sandbox = Sandbox::start(&[]).await;
+    let degraded = |fault, code, quotes| Case {
+        verdict: Verdict::Degraded,
+        timed: (code == "late").then_some("notified"),
+        ..fails(fault, "notified", code, quotes)
+    };
+    let cases = [
+        fails(
+            "rt-not-in-publication",
+            "notified",
+            "not_in_publication",
+            "supabase_realtime",
+        ),
+        fails("rt-role-blind", "notified", "rls_hidden", "service_role"),
+        fails("rt-grant-missing", "notified", "grant_missing", "service_role"),
+        fails("rt-no-primary-key", "notified", "no_primary_key", "primary key"),
+        fails(
+            "rt-slot-stuck",
+            "notified",
+            "replication_stalled",
+            "supabase_realtime_replication_slot",
+        ),
+        degraded("rt-late", "late", "5."),
+        degraded("rt-duplicate", "duplicate", "again"),
+        // The client is back before the next poll of the server, so nothing is lost; it is told all the same.
+        degraded("rt-drop", "connection_lost", "live again after"),
+    ];
+    each_is_found(&sandbox, &cases).await;
+}
+
+#[tokio::test]
+async fn a_fault_of_the_worker_or_of_temporal_is_named() {
+    // DNS is given up after the second attempt: production's schedule takes longer than a run may.
+    let sandbox = Sandbox::start(&[
+        "--set=worker.dns-attempts=2",
+        "--set=worker.dns-retry-ms=50",
+        "--set=worker.dns-retry-max-ms=50",
+    ])
+    .await;
+    let unreachable = |fault| Case {
+        leaves: &["workflow"],
+        ..fails(fault, "started", "temporal_unreachable", "Temporal")
+    };
+    let cases = [
+        fails("wk-down", "claimed", "no_pollers", "worker's own endpoint"),
+        fails("wk-deaf", "claimed", "worker_silent", "contradicts"),
+        fails(
+            "wk-claim-only",
+            "completed",
+            "stuck_processing",
+            "workflow.queue.completed",
+        ),
+        fails("wf-dns-fails", "dns_configured", "compensated", "DNS"),
+        fails("wf-email-403", "emailed", "email_rejected", "403"),
+        fails(
+            "wf-stuck-activity",
+            "dns_verified",
+            "activity_retrying",
+            "verifyDNS",
+        ),
+        fails(
+            "tp-wrong-type",
+            "created",
+            "workflow_type_unknown",
+            "OrganizationBootstrap",
+        ),
+        fails(
+            "tp-bad-input",
+            "created",
+            "workflow_task_failing",
+            "WORKFLOW_TASK_FAILED",
+        ),
+        fails(
+            "trace-lost",
+            "claimed",
+            "correlation_lost",
+            "workflow.queue.claimed",
+        ),
+        unreachable("tp-down"),
+        unreachable("tp-hung"),
+    ];
+    each_is_found(&sandbox, &cases).await;
+}
+
+async fn each_is_found(sandbox: &Sandbox, cases: &[Case]) {
+    for case in cases {
+        sandbox.inject(case.fault).await;
+        let config = match case.timed {
+            Some(hop) => sandbox.patient().shipped_budget(hop),
+            None => sandbox.patient(),
+        };
+        is_found(sandbox, case, &config).await;
+        sandbox.clear(case.fault).await;
+        let after = sandbox.run().record().await;
+        assert_eq!(
+            after.verdict,
+            Verdict::Pass,
+            "after {}: {}",
+            case.fault,
+            after.headline
+        );
+        sandbox.assert_nothing_left(case.fault).await;
+    }
+}
+
+async fn is_found(sandbox: &Sandbox, case: &Case, config: &Config) {
+    let fault = case.fault;
+    let ran = sandbox
+        .run_with(config, &format!("{fault}.yaml"))
+        .arg("--output=json")
+        .done()
+        .await;
+    let record = ran.record();
+    let told = format!("{fault}: {}\n{:#?}", record.headline, record.findings);
+    assert_eq!(record.verdict, case.verdict, "{told}");
+    let code = if case.verdict == Verdict::Fail { 1 } else { 0 };
+    assert_eq!(ran.code, Some(code), "{told}");
+    if case.verdict == Verdict::Fail {
+        assert_eq!(record.fault_hop.as_deref(), Some(case.hop), "{told}");
+    }
+
+    let finding = record.leading_finding().unwrap_or_else(|| panic!("{told}"));
+    assert_eq!(finding.code.as_str(), case.code, "{told}");
+    assert_eq!(finding.hop.as_deref(), Some(case.hop), "{told}");
+    let words = serde_json::to_string(finding).unwrap();
+    assert!(
+        words.contains(case.quotes),
+        "{} is not quoted: {told}",
+        case.quotes
+    );
+    assert!(!finding.evidence.is_empty(), "{told}");
+    silent_about_what_lies_behind(&record, case);
+
+    let leaves: Vec<&str> = record
+        .cleanup
+        .leftovers
+        .iter()
+        .map(|left| left.kind.as_str())
+        .collect();
+    assert_eq!(leaves, case.leaves, "{told}");
+    sandbox.assert_nothing_left(fault).await;
+}
+
+/// A hop that was not seen is at fault only if it is the one; all others are `not reached`, and no finding
+/// blames them.
+fn silent_about_what_lies_behind(record: &RunRecord, case: &Case) {
+    for hop in &record.hops {
+        let expected = match (hop.end, hop.id == case.hop) {
+            (None, false) => HopVerdict::NotReached,
+            (_, true) if case.verdict == Verdict::Fail => HopVerdict::Fault,
+            _ => continue,
+        };
+        assert_eq!(hop.verdict, expected, "{}: {}", case.fault, hop.id);
+        if expected == HopVerdict::NotReached {
+            let blamed = record
+                .findings
+                .iter()
+                .any(|finding| finding.hop.as_ref() == Some(&hop.id));
+            assert!(
+                !blamed,
+                "{}: {} was not reached and is blamed",
+                case.fault, hop.id
+            );
+        }
+    }
+}
