@@ -267,6 +267,31 @@ fn every_fault_of_the_sandbox_is_listed_and_no_other_is() {
     assert_eq!(documented, coded);
 }
 
+/// What a run says of each fault is tried in a test of its own, with real sandboxes: the page says the same.
+#[test]
+fn what_a_run_says_of_a_fault_is_what_the_test_of_the_faults_asks_for() {
+    let cases = source("tests/sandbox_chain/faults.rs");
+    let page = Page::read("docs/sandbox.md");
+    let mut seen = 0;
+    for case in cases.split(" fails(").skip(1) {
+        let case = case.trim_start();
+        let texts: Vec<&str> = case.split('"').skip(1).step_by(2).take(3).collect();
+        let (true, [fault, hop, code]) = (case.starts_with('"'), texts.as_slice()) else {
+            continue;
+        };
+        seen += 1;
+        let row = page
+            .prose()
+            .find(|line| line.starts_with(&format!("| `{fault}` |")))
+            .unwrap_or_default();
+        assert!(
+            row.contains(&format!("fail at {hop}: ")) && row.contains(&format!("[{code}]")),
+            "a run says of {fault}: fail at {hop}, {code}; the page says: {row}"
+        );
+    }
+    assert!(seen > 15, "only {seen} cases were found");
+}
+
 #[test]
 fn every_config_that_is_shown_loads() {
     let mut seen = 0;

@@ -9,7 +9,8 @@ use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
-use super::{AccessError, AccessReason, Endpoint, by_deadline, reason_of, words_of};
+use super::{AccessError, AccessReason, Endpoint, by_deadline, reason_of, tls, words_of};
+use crate::config::model::Target;
 
 /// The most that is read of a body. A chain's answers are small; a proxy's error page may not be.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -53,22 +54,33 @@ pub struct HttpAnswer {
 }
 
 impl Http {
-    /// A client.
+    /// A client for the endpoints of a target. When none of them is encrypted, neither can this client be.
     ///
     /// # Errors
     /// When the TLS library cannot be set up.
-    pub fn new() -> Result<Self, AccessError> {
-        let client = reqwest::Client::builder()
+    pub fn new(target: &Target) -> Result<Self, AccessError> {
+        let gateway = target.supabase.as_ref().map(|supabase| &supabase.url);
+        let encrypted = [
+            gateway,
+            target.worker_url.as_ref(),
+            target.backend_api_url.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+        .any(|url| tls::is_encrypted(url));
+        let fail = |error: &(dyn std::error::Error + 'static)| AccessError {
+            endpoint: Endpoint::Gateway,
+            reason: AccessReason::Tls,
+            detail: words_of(error),
+        };
+        let client = tls::http_client(encrypted)
+            .map_err(|error| fail(&error))?
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .connect_timeout(Duration::from_secs(5))
             .user_agent(concat!("throughline/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| AccessError {
-                endpoint: Endpoint::Gateway,
-                reason: AccessReason::Tls,
-                detail: words_of(&error),
-            })?;
+            .map_err(|error| fail(&error))?;
         Ok(Self { client })
     }
 

@@ -8,6 +8,7 @@ pub mod postgrest;
 pub mod realtime;
 pub mod sql;
 pub mod temporal;
+pub mod tls;
 
 use std::fmt;
 use std::future::Future;

@@ -4,18 +4,22 @@
 //! a pooler in transaction mode too. Values are therefore written as untyped literals, which PostgreSQL
 //! gives the type of the column that they are compared with, so that indexes are used.
 
+use std::convert::Infallible;
+use std::error::Error;
+use std::pin::Pin;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Instant;
 
+use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{AccessError, AccessReason, Endpoint, by_deadline, reason_of, words_of};
+use super::{AccessError, AccessReason, Endpoint, by_deadline, reason_of, tls, words_of};
 use crate::chain::model::TableName;
 
 /// A connection to the target's database.
@@ -87,7 +91,7 @@ impl Database {
                 let (client, connection) = config.connect(NoTls).await?;
                 Ok((client, tokio::spawn(async move { drop(connection.await) })))
             } else {
-                let (client, connection) = config.connect(tls()).await?;
+                let (client, connection) = config.connect(WhenAgreed).await?;
                 Ok((client, tokio::spawn(async move { drop(connection.await) })))
             }
         })
@@ -217,21 +221,41 @@ fn access_or_refusal(error: &tokio_postgres::Error) -> SqlError {
     })
 }
 
-fn tls() -> MakeRustlsConnect {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map(|builder| builder.with_root_certificates(roots).with_no_client_auth());
-    match config {
-        Ok(config) => MakeRustlsConnect::new(config),
-        // The ring provider supports the default versions; this arm is for the type system.
-        Err(_) => MakeRustlsConnect::new(
-            rustls::ClientConfig::builder()
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth(),
-        ),
+/// TLS for a server that agrees to it: only then are this machine's root certificates needed.
+#[derive(Debug, Clone, Copy)]
+struct WhenAgreed;
+
+impl MakeTlsConnect<Socket> for WhenAgreed {
+    type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+    type TlsConnect = Handshake;
+    type Error = Infallible;
+
+    fn make_tls_connect(&mut self, host: &str) -> Result<Handshake, Infallible> {
+        Ok(Handshake {
+            host: host.to_owned(),
+        })
+    }
+}
+
+/// A handshake with the host of that name.
+struct Handshake {
+    host: String,
+}
+
+impl TlsConnect<Socket> for Handshake {
+    type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+    type Error = Box<dyn Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Stream, Self::Error>> + Send>>;
+
+    fn connect(self, stream: Socket) -> Self::Future {
+        Box::pin(async move {
+            let settings = ClientConfig::clone(&*tls::machine_roots_async().await?);
+            let connect = MakeTlsConnect::<Socket>::make_tls_connect(
+                &mut MakeRustlsConnect::new(settings),
+                &self.host,
+            )?;
+            Ok(connect.connect(stream).await?)
+        })
     }
 }
 

@@ -112,7 +112,7 @@ async fn examine(target: &Target, chains: &[&Chain]) -> Vec<Check> {
             .map_err(|refusal| refusal.to_string()),
         advice: "a run would refuse to act (exit code 6)",
     });
-    match Http::new() {
+    match Http::new(target) {
         Ok(http) => {
             gateway(target, chains, &http, &mut checks).await;
             worker(target, &http, &mut checks).await;

@@ -275,7 +275,7 @@ impl Engine<'_> {
     /// to clean up) is an error; the rest becomes an observation.
     async fn connect(&self) -> Result<Ways, AccessError> {
         let deadline = self.schedule.witness.min(Instant::now() + CONNECT_TIMEOUT);
-        let http = Http::new()?;
+        let http = Http::new(self.target)?;
         let sql = self.target.database_url.clone().map(Sql::new);
         let rest = self
             .target
@@ -671,7 +671,7 @@ impl Engine<'_> {
         let Some(supabase) = &self.target.supabase else {
             return;
         };
-        let Ok(http) = Http::new() else { return };
+        let Ok(http) = Http::new(self.target) else { return };
         let rest = Postgrest::new(http, supabase);
         let deadline = self
             .schedule

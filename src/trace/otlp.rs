@@ -12,6 +12,7 @@ use reqwest::{Client, Url, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 use thiserror::Error;
 
+use crate::access::tls;
 use crate::report::words;
 
 /// An answer of a collector has some bytes. More is not read: it is not a collector that answers.
@@ -126,7 +127,8 @@ impl Exporter {
             map.append(key, value);
         }
         map.insert(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF));
-        let client = Client::builder()
+        let client = tls::http_client(tls::is_encrypted(url.as_str()))
+            .map_err(|error| OtlpError::Client(error.to_string()))?
             .default_headers(map)
             .redirect(redirect::Policy::none())
             .build()

@@ -14,6 +14,7 @@ mod faults;
 mod healthy;
 mod interrupted;
 mod killed_parts;
+mod other_chain;
 mod side_by_side;
 mod traces;
 mod verbs;

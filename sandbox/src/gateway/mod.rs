@@ -140,6 +140,10 @@ pub async fn run(options: GatewayOptions, keys: Keys, stop: CancellationToken) -
         .await
         .map_err(|source| GatewayError::Listen { address, source })?;
     let router = router(Arc::new(Gateway { options, keys, http }));
+    // A frame is small, and one right behind another would wait 40 ms for the client to acknowledge the first.
+    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
+        let _ = stream.set_nodelay(true);
+    });
     let serve = axum::serve(listener, router).into_future();
     tokio::select! {
         outcome = serve => outcome.map_err(GatewayError::Serve),

@@ -23,6 +23,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_with_confi
 use super::error::{ConnectError, ConnectStep};
 use super::frame::{Vsn, excerpt};
 use super::redact::Redactor;
+use crate::access::tls;
 
 /// Longest body of a refused upgrade that is read, in bytes.
 const REFUSAL_BODY_BYTES_MAX: usize = 16 * 1024;
@@ -294,30 +295,15 @@ async fn encrypt(
     };
     let config = match config {
         Some(config) => config,
-        None => Arc::new(machine_roots().await?),
+        None => tls::machine_roots_async()
+            .await
+            .map_err(|error| ConnectError::NoRootCertificates { detail: error.detail })?,
     };
     let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(error.to_string()))?;
     let stream = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await;
     stream
         .map(MaybeTlsStream::Rustls)
         .map_err(|error| failed(error.to_string()))
-}
-
-/// TLS settings that trust this machine's root certificates. Reading them blocks, hence the thread.
-async fn machine_roots() -> Result<rustls::ClientConfig, ConnectError> {
-    let none = |detail: String| ConnectError::NoRootCertificates { detail };
-    let loaded = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs)
-        .await
-        .map_err(|error| none(error.to_string()))?;
-    let mut roots = rustls::RootCertStore::empty();
-    if roots.add_parsable_certificates(loaded.certs).0 == 0 {
-        return Err(none(format!("{:?}", loaded.errors)));
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| none(error.to_string()))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// The body of a refused upgrade.
