@@ -4,7 +4,7 @@
 //! [`crate::judge`], which is asked again and again while the run works (what is still waited for?) and
 //! once at the end.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -83,6 +83,7 @@ pub async fn run(run: Run<'_>) -> RunRecord {
         seen: vec![false; run.probe.chain.hops.len()],
         recorder,
         names,
+        evaluated: Mutex::default(),
     };
     let outcome = engine.go().await;
     engine.finish(&run, outcome)
@@ -181,6 +182,8 @@ struct Engine<'a> {
     gave_up: Vec<Option<RunNanos>>,
     seen: Vec<bool>,
     phases: Vec<Phase>,
+    /// The last evaluation, and the number of observations that it rests on.
+    evaluated: Mutex<Option<(usize, Arc<Evaluation>)>>,
 }
 
 /// What the engine hands to the record besides the observations.
@@ -253,10 +256,10 @@ impl Engine<'_> {
             outcome.realtime = Some(listener.record());
         }
         if self.recorder.acted_ns().is_some() {
-            let scope = self.evaluate().scope;
+            let evaluation = self.evaluate();
             let cleaned = testdata::clean_up(
                 self.chain,
-                &scope,
+                &evaluation.scope,
                 &self.names.tag,
                 ways.sql.as_ref(),
                 ways.temporal.as_ref(),
@@ -677,9 +680,20 @@ impl Engine<'_> {
         super::questions::ask_rest(&rest, &self.recorder, deadline).await;
     }
 
-    fn evaluate(&self) -> Evaluation {
-        self.recorder
-            .with(|observations| evaluate(self.chain, &self.names.scope, observations))
+    /// What the observations witness so far. They are only ever added to, so as long as there are no more
+    /// of them the last answer holds: every other wake-up brings none.
+    fn evaluate(&self) -> Arc<Evaluation> {
+        self.recorder.with(|observations| {
+            let mut evaluated = self.evaluated.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*evaluated {
+                Some((count, evaluation)) if *count == observations.len() => evaluation.clone(),
+                _ => {
+                    let evaluation = Arc::new(evaluate(self.chain, &self.names.scope, observations));
+                    *evaluated = Some((observations.len(), evaluation.clone()));
+                    evaluation
+                }
+            }
+        })
     }
 
     fn case<'b>(
@@ -830,7 +844,7 @@ impl Engine<'_> {
     }
 }
 
-async fn read_once(store: &Store<'_>, evaluation: Evaluation) {
+async fn read_once(store: &Store<'_>, evaluation: Arc<Evaluation>) {
     store.read(&evaluation, false).await;
 }
 
