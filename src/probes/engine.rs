@@ -4,9 +4,10 @@
 //! [`crate::judge`], which is asked again and again while the run works (what is still waited for?) and
 //! once at the end.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use opentelemetry::trace::TraceId;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -84,6 +85,7 @@ pub async fn run(run: Run<'_>) -> RunRecord {
         seen: vec![false; run.probe.chain.hops.len()],
         recorder,
         names,
+        evaluated: Mutex::default(),
     };
     let outcome = engine.go().await;
     engine.finish(&run, outcome)
@@ -124,7 +126,7 @@ impl Names {
         let run = Uuid::now_v7();
         let run_id = run.to_string();
         let correlation_id = Uuid::new_v4().to_string();
-        let trace_id = Uuid::new_v4().simple().to_string();
+        let trace_id = TraceId::from_bytes(Uuid::new_v4().into_bytes()).to_string();
         let tag = testdata::tag(&run_id);
         let mut scope = Scope::default();
         let short = run.simple().to_string();
@@ -182,6 +184,8 @@ struct Engine<'a> {
     gave_up: Vec<Option<RunNanos>>,
     seen: Vec<bool>,
     phases: Vec<Phase>,
+    /// The last evaluation, and the number of observations that it rests on.
+    evaluated: Mutex<Option<(usize, Arc<Evaluation>)>>,
 }
 
 /// What the engine hands to the record besides the observations.
@@ -254,11 +258,11 @@ impl Engine<'_> {
             outcome.realtime = Some(listener.record());
         }
         if self.recorder.acted_ns().is_some() {
-            let scope = self.evaluate().scope;
+            let evaluation = self.evaluate();
             let cleaned = testdata::clean_up(
                 self.chain,
                 self.seen.iter().all(|seen| *seen),
-                &scope,
+                &evaluation.scope,
                 &self.names.tag,
                 ways.sql.as_ref(),
                 ways.temporal.as_ref(),
@@ -680,9 +684,20 @@ impl Engine<'_> {
         super::questions::ask_rest(&rest, &self.recorder, deadline).await;
     }
 
-    fn evaluate(&self) -> Evaluation {
-        self.recorder
-            .with(|observations| evaluate(self.chain, &self.names.scope, observations))
+    /// What the observations witness so far. They are only ever added to, so as long as there are no more
+    /// of them the last answer holds: every other wake-up brings none.
+    fn evaluate(&self) -> Arc<Evaluation> {
+        self.recorder.with(|observations| {
+            let mut evaluated = self.evaluated.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*evaluated {
+                Some((count, evaluation)) if *count == observations.len() => evaluation.clone(),
+                _ => {
+                    let evaluation = Arc::new(evaluate(self.chain, &self.names.scope, observations));
+                    *evaluated = Some((observations.len(), evaluation.clone()));
+                    evaluation
+                }
+            }
+        })
     }
 
     fn case<'b>(
@@ -738,6 +753,7 @@ impl Engine<'_> {
             start_ns: now,
             end_ns: now,
         });
+        tracing::info!(phase = name, at_ns = now, run = self.names.run_id, "phase begins");
         (self.progress)(ProgressEvent::PhaseStarted {
             name: name.to_owned(),
             at_ns: now,
@@ -833,7 +849,7 @@ impl Engine<'_> {
     }
 }
 
-async fn read_once(store: &Store<'_>, asker: &Asker<'_>, evaluation: Evaluation) {
+async fn read_once(store: &Store<'_>, asker: &Asker<'_>, evaluation: Arc<Evaluation>) {
     store.read(&evaluation, false).await;
     asker.ask(&evaluation).await;
 }

@@ -90,6 +90,13 @@ impl Recorder {
             inner.dropped += 1;
             return seq;
         }
+        tracing::debug!(
+            seq,
+            source = source.as_str(),
+            learnt_ns = learnt,
+            ?fact,
+            "observed"
+        );
         inner.observations.push(Observation {
             seq,
             source,

@@ -97,6 +97,7 @@ pub struct Store<'a> {
     tokens: &'a Tokens,
     /// Events with a smaller or equal sequence number were there before the run.
     after: i64,
+    event_columns: Vec<String>,
     known: std::sync::Mutex<Known>,
 }
 
@@ -125,6 +126,7 @@ impl<'a> Store<'a> {
             rest,
             tokens,
             after,
+            event_columns: plan::event_columns(chain),
             known: std::sync::Mutex::default(),
         }
     }
@@ -212,7 +214,7 @@ impl<'a> Store<'a> {
 
     async fn read_events(&self, scope: &Scope, deadline: Instant) {
         let Some(events) = &self.chain.events else { return };
-        let columns = plan::event_columns(self.chain);
+        let columns = &self.event_columns;
         let any = self.event_alternatives(scope);
         let answer = match &events.via {
             Via::Sql => {
@@ -228,7 +230,7 @@ impl<'a> Store<'a> {
                 self.sql(&query, deadline).await
             }
             other => {
-                self.rest(other, &events.table, &columns, &any, scope, deadline)
+                self.rest(other, &events.table, columns, &any, scope, deadline)
                     .await
             }
         };
