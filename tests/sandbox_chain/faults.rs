@@ -155,6 +155,7 @@ async fn a_fault_of_the_worker_or_of_temporal_is_named() {
             "workflow_type_unknown",
             "OrganizationBootstrap",
         ),
+        fails("tp-wrong-queue", "created", "no_pollers", "task queue"),
         fails(
             "tp-bad-input",
             "created",
