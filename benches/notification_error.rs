@@ -109,9 +109,10 @@ fn main() -> ExitCode {
 fn bench(args: &Args) -> Result<(), Box<dyn Error>> {
     let cores = std::thread::available_parallelism()?.get();
     println!(
-        "{} frames per series, delays of 0 to {} ms, {cores} cores",
+        "{} frames per series, delays of 0 to {} ms ({})",
         args.frames,
-        DELAY_MAX.as_millis()
+        DELAY_MAX.as_millis(),
+        support::machine()
     );
     println!();
     println!(

@@ -1,4 +1,16 @@
-//! What both benches need: the spread of a set of measurements.
+//! What both benches need: the spread of a set of measurements, and what else the machine was doing.
+
+/// Where a figure was taken: the cores, and how many processes wanted one in the last minute. Above the
+/// number of cores, the figure is also of what else ran.
+pub(crate) fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    // Linux's own; elsewhere the line says less.
+    let load = std::fs::read_to_string("/proc/loadavg").ok();
+    match load.as_deref().and_then(|load| load.split(' ').next()) {
+        Some(load) => format!("{cores} cores, load {load}"),
+        None => format!("{cores} cores"),
+    }
+}
 
 /// Measurements in ascending order.
 #[derive(Debug, Clone)]

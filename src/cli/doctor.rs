@@ -288,9 +288,16 @@ async fn temporal(target: &Target, checks: &mut Vec<Check>) {
             ));
         }
     };
-    let name = format!("pollers of {}", config.task_queue);
+    for activities in [false, true] {
+        checks.push(pollers(&temporal, &config.task_queue, activities).await);
+    }
+}
+
+async fn pollers(temporal: &Temporal, task_queue: &str, activities: bool) -> Check {
+    let kind = if activities { "activity" } else { "workflow" };
+    let name = format!("{kind} pollers of {task_queue}");
     let advice = "start the worker, or correct targets.*.temporal.task_queue and namespace";
-    checks.push(match temporal.pollers(&config.task_queue, false, by()).await {
+    match temporal.pollers(task_queue, activities, by()).await {
         Ok(pollers) => match pollers.freshest {
             Some(age) if age < Duration::from_secs(70) => passed(
                 &name,
@@ -307,7 +314,7 @@ async fn temporal(target: &Target, checks: &mut Vec<Check>) {
             outcome: Err(error.to_string()),
             advice,
         },
-    });
+    }
 }
 
 async fn worker(target: &Target, http: &Http, checks: &mut Vec<Check>) {

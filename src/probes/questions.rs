@@ -222,11 +222,15 @@ impl Questioner<'_> {
     async fn ask_worker(&self, hop: &Hop) {
         self.ask_ready().await;
         let Some(temporal) = self.temporal else { return };
+        // A workflow that was started on another queue than declared waits there.
         let queue = self
-            .chain
-            .workflow
-            .as_ref()
-            .and_then(|workflow| workflow.task_queue.clone())
+            .started_on()
+            .or_else(|| {
+                self.chain
+                    .workflow
+                    .as_ref()
+                    .and_then(|workflow| workflow.task_queue.clone())
+            })
             .or_else(|| {
                 self.target
                     .temporal
@@ -241,6 +245,21 @@ impl Questioner<'_> {
         if !matches!(hop.by, Some(Producer::Trigger { .. } | Producer::Handler)) {
             self.ask_workflow(temporal).await;
         }
+    }
+
+    /// The task queue on which the workflow was started, by its history.
+    fn started_on(&self) -> Option<String> {
+        self.recorder.with(|observations| {
+            observations
+                .iter()
+                .find_map(|observation| match &observation.fact {
+                    Fact::History { fields, .. } => fields
+                        .get("task_queue")
+                        .and_then(Value::as_str)
+                        .map(ToOwned::to_owned),
+                    _ => None,
+                })
+        })
     }
 
     async fn ask_workflow(&self, temporal: &Temporal) {

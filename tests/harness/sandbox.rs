@@ -121,9 +121,24 @@ impl Sandbox {
         self.ask(&["fault", "inject", fault]).await;
     }
 
-    /// Mends it.
+    /// Mends it; returns once the prober's own doctor finds everything that a run needs. (A worker whose Temporal
+    /// was away for a while polls again only after a pause of its own.)
     pub(crate) async fn clear(&self, fault: &str) {
         self.ask(&["fault", "clear", fault]).await;
+        let asked = Instant::now();
+        let config = self.shipped().write(&self.state_dir(), "doctor.yaml");
+        loop {
+            let doctor = self.prober("doctor").arg("--config").arg(&config).done().await;
+            if doctor.code == Some(0) {
+                return;
+            }
+            assert!(
+                asked.elapsed() < CHANGE_LIMIT,
+                "after {fault} was cleared: {}",
+                doctor.stdout
+            );
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
     }
 
     /// Does `kill`, `stop`, `start`, `pause` or `resume` to a part; returns once it is done.

@@ -176,6 +176,7 @@ async fn a_fault_of_temporal_or_of_the_workflow_is_named() {
             "workflow_type_unknown",
             "OrganizationBootstrap",
         ),
+        fails("tp-wrong-queue", "created", "no_pollers", "task queue"),
         fails(
             "tp-bad-input",
             "created",
