@@ -175,7 +175,42 @@ impl Sandbox {
         }
     }
 
-    /// The rows that are there now and were not at the start, by table.
+    /// Fails unless Temporal itself says, through its own program, that no workflow runs.
+    pub(crate) async fn assert_no_workflow_runs(&self, after: &str) {
+        let temporal = std::env::var("TEMPORAL_CLI").unwrap_or_else(|_| "temporal".to_owned());
+        let address = self.url("temporal");
+        let asked = Instant::now();
+        loop {
+            let counted = tokio::process::Command::new(&temporal)
+                .args([
+                    "workflow",
+                    "count",
+                    "--query",
+                    "ExecutionStatus='Running'",
+                    "--address",
+                ])
+                .arg(address.trim_start_matches("http://"))
+                .stdin(Stdio::null())
+                .kill_on_drop(true)
+                .output();
+            let output = super::within(CHANGE_LIMIT, "temporal workflow count", counted)
+                .await
+                .unwrap_or_else(|error| panic!("cannot run `{temporal}` ({error}): set TEMPORAL_CLI"));
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            if output.status.success() && said.trim() == "Total: 0" {
+                return;
+            }
+            // What Temporal lists follows what it does after a moment.
+            assert!(
+                asked.elapsed() < FORGET_LIMIT,
+                "after {after}: {said}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// How many rows are there now that were not at the start.
     pub(crate) async fn rows_left(&self) -> i64 {
         let now: i64 = self.database().await.rows().await.values().sum();
         now - self.empty.values().sum::<i64>()

@@ -120,8 +120,43 @@ async fn a_fault_of_realtime_is_named() {
 }
 
 #[tokio::test]
-async fn a_fault_of_the_worker_or_of_temporal_is_named() {
-    // DNS is given up after the second attempt: production's schedule takes longer than a run may.
+async fn a_fault_of_the_worker_is_named() {
+    let sandbox = Sandbox::start(&[]).await;
+    let cases = [
+        fails("wk-down", "claimed", "no_pollers", "worker's own endpoint"),
+        fails("wk-deaf", "claimed", "worker_silent", "contradicts"),
+        fails(
+            "wk-claim-only",
+            "completed",
+            "stuck_processing",
+            "workflow.queue.completed",
+        ),
+        fails(
+            "trace-lost",
+            "claimed",
+            "correlation_lost",
+            "workflow.queue.claimed",
+        ),
+        // Production's schedule of retries outlasts a run: the workflow is still at it.
+        fails(
+            "wf-dns-fails",
+            "dns_configured",
+            "activity_retrying",
+            "configureDNS",
+        ),
+        fails(
+            "wf-stuck-activity",
+            "dns_verified",
+            "activity_retrying",
+            "verifyDNS",
+        ),
+    ];
+    each_is_found(&sandbox, &cases).await;
+}
+
+#[tokio::test]
+async fn a_fault_of_temporal_or_of_the_workflow_is_named() {
+    // DNS is given up after the second attempt, so that a run can see what becomes of it.
     let sandbox = Sandbox::start(&[
         "--set=worker.dns-attempts=2",
         "--set=worker.dns-retry-ms=50",
@@ -133,22 +168,8 @@ async fn a_fault_of_the_worker_or_of_temporal_is_named() {
         ..fails(fault, "started", "temporal_unreachable", "Temporal")
     };
     let cases = [
-        fails("wk-down", "claimed", "no_pollers", "worker's own endpoint"),
-        fails("wk-deaf", "claimed", "worker_silent", "contradicts"),
-        fails(
-            "wk-claim-only",
-            "completed",
-            "stuck_processing",
-            "workflow.queue.completed",
-        ),
         fails("wf-dns-fails", "dns_configured", "compensated", "DNS"),
         fails("wf-email-403", "emailed", "email_rejected", "403"),
-        fails(
-            "wf-stuck-activity",
-            "dns_verified",
-            "activity_retrying",
-            "verifyDNS",
-        ),
         fails(
             "tp-wrong-type",
             "created",
@@ -162,16 +183,74 @@ async fn a_fault_of_the_worker_or_of_temporal_is_named() {
             "workflow_task_failing",
             "WORKFLOW_TASK_FAILED",
         ),
-        fails(
-            "trace-lost",
-            "claimed",
-            "correlation_lost",
-            "workflow.queue.claimed",
-        ),
         unreachable("tp-down"),
         unreachable("tp-hung"),
     ];
     each_is_found(&sandbox, &cases).await;
+}
+
+#[tokio::test]
+async fn a_broken_chain_is_told_in_every_form_and_by_the_exit_code() {
+    let sandbox = Sandbox::start(&[]).await;
+    sandbox.inject("db-trigger-missing").await;
+    let text = sandbox.run().done().await;
+    assert_eq!(text.code, Some(1));
+    assert!(!text.stdout.contains('\x1b'));
+    for words in [
+        "fail",
+        "queued",
+        "trigger_missing",
+        "enqueue_bootstrap",
+        "select tgname",
+        "not reached",
+    ] {
+        let told = text.stdout.to_lowercase().contains(words);
+        assert!(told, "`{words}` is not in\n{}", text.stdout);
+    }
+    // In a cluster the verdict goes to a sink, and the exit code speaks of the prober.
+    let metrics = sandbox.file("broken.prom");
+    let junit = sandbox
+        .run()
+        .args(&["--quiet", "--output=junit", "--exit=prober", "--metrics-file"])
+        .arg(&metrics)
+        .done()
+        .await;
+    assert_eq!((junit.code, junit.stderr.as_str()), (Some(0), ""));
+    let document = roxmltree::Document::parse(&junit.stdout).unwrap();
+    let failed: Vec<&str> = document
+        .descendants()
+        .filter(|node| node.has_tag_name("failure"))
+        .filter_map(|node| node.parent()?.attribute("name"))
+        .collect();
+    assert_eq!(failed, ["verdict", "hop queued: the trigger queues the work"]);
+    let metrics = std::fs::read_to_string(&metrics).unwrap();
+    sandbox
+        .secrets
+        .assert_absent("the metrics file", metrics.as_bytes());
+    assert!(metrics.contains("trigger_missing"), "{metrics}");
+    sandbox.clear("db-trigger-missing").await;
+
+    sandbox.inject("rt-duplicate").await;
+    let degraded = sandbox.run().args(&["--fail-on", "degraded"]).done().await;
+    assert_eq!(degraded.code, Some(3), "{}", degraded.stdout);
+    sandbox.clear("rt-duplicate").await;
+    sandbox.assert_nothing_left("broken chains").await;
+
+    // A purge that is refused changes no verdict, and is an exit code of its own.
+    let database = sandbox.database().await;
+    database
+        .execute("revoke delete on public.domain_events from throughline_prober")
+        .await;
+    let ran = sandbox.run().arg("--output=json").done().await;
+    let record = ran.record();
+    assert_eq!(record.verdict, Verdict::Pass, "{}", record.headline);
+    assert_eq!(ran.code, Some(7));
+    let [left] = record.cleanup.leftovers.as_slice() else {
+        panic!("{:?}", record.cleanup)
+    };
+    assert_eq!(left.what, "public.domain_events");
+    assert_eq!(left.count, Some(sandbox.rows_left().await.unsigned_abs()));
+    assert_eq!(record.leading_finding().unwrap().code.as_str(), "leftovers");
 }
 
 async fn each_is_found(sandbox: &Sandbox, cases: &[Case]) {
@@ -192,6 +271,7 @@ async fn each_is_found(sandbox: &Sandbox, cases: &[Case]) {
             after.headline
         );
         sandbox.assert_nothing_left(case.fault).await;
+        sandbox.assert_no_workflow_runs(case.fault).await;
     }
 }
 

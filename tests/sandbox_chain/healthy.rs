@@ -79,6 +79,7 @@ async fn a_healthy_chain_passes_with_a_record_of_every_hop() {
         assert!(removed.contains(what), "{what} is not in {removed:?}");
     }
     sandbox.assert_nothing_left("a pass").await;
+    sandbox.assert_no_workflow_runs("a pass").await;
 }
 
 fn five_events_once_each_in_causal_order(record: &RunRecord) {

@@ -133,6 +133,7 @@ async fn comes_back(sandbox: &Sandbox, part: &str) {
         after.findings
     );
     sandbox.assert_nothing_left(part).await;
+    sandbox.assert_no_workflow_runs(part).await;
 }
 
 fn broke_at(record: &RunRecord, hops: &[&str], codes: &[&str]) {
