@@ -140,7 +140,8 @@ pub fn findings(case: &Case<'_>, judgement: &Judgement, cleanup: &CleanupRecord,
                 verdict = Verdict::Fail;
                 fault = Some(hop);
                 findings.push(finding);
-            } else if verdict == Verdict::Error {
+            } else if verdict == Verdict::Error && !(case.was_cut() && case.lost_endpoints().is_empty()) {
+                // (A connection that was lost and came back is a finding of its own, below.)
                 findings.push(reader.unreachable());
             }
         }

@@ -93,6 +93,18 @@ impl Case<'_> {
                 .any(|observation| matches!(&observation.fact, Fact::Response { of, .. } if of == "act"))
     }
 
+    /// Whether the Realtime connection was live and then lost, though it may have come back.
+    #[must_use]
+    pub fn was_cut(&self) -> bool {
+        use crate::record::SubscriptionState as State;
+        let seen = |wanted| {
+            self.observations.iter().any(
+                |observation| matches!(observation.fact, Fact::Subscription { state, .. } if state == wanted),
+            )
+        };
+        seen(State::Live) && seen(State::Disconnected)
+    }
+
     /// Whether the run was interrupted.
     #[must_use]
     pub fn interrupted(&self) -> bool {

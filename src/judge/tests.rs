@@ -485,6 +485,35 @@ fn a_lost_socket_of_the_prober_is_not_held_against_a_chain_that_went_on() {
 }
 
 #[test]
+fn what_came_while_the_socket_was_away_is_not_held_against_a_chain_that_went_on() {
+    let mut story = Story::up_to("enqueued");
+    for (at, state, detail) in [
+        (-10, SubscriptionState::Live, None),
+        (20, SubscriptionState::Disconnected, Some("connection reset")),
+        (700, SubscriptionState::Recovered, Some("live again after 680 ms")),
+    ] {
+        let fact = Fact::Subscription {
+            listen: None,
+            state,
+            detail: detail.map(ToOwned::to_owned),
+        };
+        story.push(Source::Realtime, Clock::Prober, at, fact);
+    }
+    for hop in story.chain.hops.clone().iter().skip(5) {
+        story.saw(&hop.id);
+    }
+    story.projection(&[]);
+    story.gave_up("notified");
+    let (judgement, said) = story.judged();
+    assert_eq!((said.verdict, said.fault), (Verdict::Error, None));
+    let finding = &said.findings[0];
+    assert_eq!(finding.code, FindingCode::ConnectionLost);
+    assert!(finding.summary.contains("live again after 680 ms"), "{finding:?}");
+    let notified = story.chain.hop_index("notified").expect("there");
+    assert_eq!(judgement.hops[notified].verdict, HopVerdict::Unwitnessed);
+}
+
+#[test]
 fn a_lost_socket_is_a_fault_when_the_chain_stands_still_behind_it() {
     let mut story = Story::up_to("enqueued");
     story.lost("realtime", "reset", "connection reset");

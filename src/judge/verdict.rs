@@ -269,7 +269,12 @@ fn missing_fault(case: &Case<'_>, evaluation: &Evaluation, hops: &mut [HopRecord
     }
     let lost = case.lost_endpoints();
     let seen = |hop: usize| evaluation.hops[hop].complete;
-    let works = |hop: usize| !lost.contains(endpoint_for(case.chain, &case.chain.hops[hop].witness).as_str());
+    let works = |hop: usize| {
+        let witness = &case.chain.hops[hop].witness;
+        // What was delivered while the connection was away is gone, and nobody sends it again.
+        let missed = matches!(witness, Witness::Realtime { .. }) && case.was_cut();
+        !missed && !lost.contains(endpoint_for(case.chain, witness).as_str())
+    };
     let waited = |hop: usize| case.gave_up.get(hop).copied().flatten().is_some();
     let mut fault = None;
     for hop in 0..hops.len() {
