@@ -162,6 +162,8 @@ pub(crate) struct Supervisor {
     passwords: [String; USERS.len()],
     ends: mpsc::Sender<End>,
     ended: RefCell<Option<mpsc::Receiver<End>>>,
+    /// Held until we end.
+    _ports: ports::Claim,
 }
 
 struct Started {
@@ -197,13 +199,13 @@ impl Supervisor {
         let state_dir = StateDir::create(&options.state_dir)?;
         retire_predecessor(&state_dir)?;
         let place = Place::prepare(&state_dir, &programs.setpriv, &programs.postgres_bin, account).await?;
-        let addresses = addresses()?;
+        let ports = ports::Claim::new()?;
         let plan = Plan {
             programs: Programs {
                 postgres_bin: place.bin_dir.clone(),
                 ..programs
             },
-            addresses,
+            addresses: addresses(&ports),
             secrets: secrets(),
             pgdata: place.data(),
             account,
@@ -238,6 +240,7 @@ impl Supervisor {
                 })?,
             plan,
             place,
+            _ports: ports,
             processes: RefCell::default(),
             state: RefCell::new(state),
             faults: RefCell::default(),
@@ -630,7 +633,7 @@ fn control_socket(state_dir: &StateDir) -> PathBuf {
     })
 }
 
-fn addresses() -> Result<Addresses, ports::NoFreePort> {
+fn addresses(ports: &ports::Claim) -> Addresses {
     let [
         postgres,
         postgrest,
@@ -642,8 +645,8 @@ fn addresses() -> Result<Addresses, ports::NoFreePort> {
         realtime_admin,
         gateway,
         worker,
-    ] = ports::free()?;
-    Ok(Addresses {
+    ] = ports.addresses();
+    Addresses {
         postgres,
         postgrest,
         postgrest_admin,
@@ -654,7 +657,7 @@ fn addresses() -> Result<Addresses, ports::NoFreePort> {
         realtime_admin,
         gateway,
         worker,
-    })
+    }
 }
 
 fn secrets() -> Secrets {

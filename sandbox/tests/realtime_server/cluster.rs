@@ -1,13 +1,13 @@
 //! One throw-away PostgreSQL for the whole test binary, one database for each test.
 
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use throughline_sandbox::supervisor::ports::Claim;
 use tokio_postgres::{Client, NoTls};
 
 static PORT: OnceLock<u16> = OnceLock::new();
@@ -77,11 +77,9 @@ fn start() -> u16 {
                 .success()
         );
     }
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let claim = Claim::new().unwrap();
+    let [address] = claim.addresses();
+    let port = address.port();
     // The files are on disk for seconds only, so nothing is synced; on the way out they are removed.
     let script = format!(
         r#"set -e
@@ -98,6 +96,7 @@ fn start() -> u16 {
     );
     // The death signal follows the thread that forks, not the process: this one never ends.
     std::thread::spawn(move || {
+        let _claim = claim;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM"]);
         if is_root {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use throughline_sandbox::realtime::{FaultRequest, WorkerState, serve_admin};
-use tokio::net::TcpListener;
+use throughline_sandbox::supervisor::ports::Claim;
 
 use crate::cluster;
 use crate::lab::{DEADLINE, Lab, OWNER, notes, token, token_for};
@@ -349,11 +349,8 @@ async fn a_left_channel_hears_nothing_and_leaves_no_subscription_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_are_switched_over_http_and_off_again() {
     let lab = Lab::start().await;
-    let address = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let claim = Claim::new().unwrap();
+    let [address] = claim.addresses();
     tokio::spawn(serve_admin(lab.faults.clone(), address, lab.stop.clone()));
     let _ = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::new();

@@ -22,6 +22,7 @@ use temporalio_client::{
 };
 use temporalio_common::data_converters::RawValue;
 use temporalio_common::protos::temporal::api::history::v1::history_event::Attributes;
+use throughline_sandbox::supervisor::ports::Claim;
 use throughline_sandbox::worker::contract::{BootstrapResult, workflow_id};
 use throughline_sandbox::worker::providers::ProviderKind;
 use throughline_sandbox::worker::{Credentials, WorkerOptions, run};
@@ -432,11 +433,7 @@ pub fn temporal() -> Url {
 /// Starts the server from a thread that lives as long as the process: the kernel ends the server with the
 /// thread that started it, so it cannot outlive the tests, however they end.
 fn start_temporal() -> Url {
-    let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = free_address().port();
     let program = temporal_program();
     std::thread::spawn(move || {
         let status = Command::new("setpriv")
@@ -522,11 +519,13 @@ pub fn options(gateway: &Gateway) -> WorkerOptions {
     }
 }
 
+/// An address that stays free of other tests until this process ends.
 pub fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    static CLAIMS: Mutex<Vec<Claim>> = Mutex::new(Vec::new());
+    let claim = Claim::new().unwrap();
+    let [address] = claim.addresses();
+    CLAIMS.lock().unwrap().push(claim);
+    address
 }
 
 /// Runs the scenario beside the worker, then stops the worker and expects it to end well.
