@@ -127,6 +127,18 @@ finding_codes! {
     ValueMismatch = "value_mismatch", "a recorded value is not what is declared";
     /// An event does not carry the run's correlation id.
     CorrelationLost = "correlation_lost", "an event does not carry the correlation id";
+    /// Somebody saw, or changed, what belongs to somebody else.
+    CrossTenantLeak = "cross_tenant_leak", "an identity reached data that it must not reach";
+    /// An owner does not see, or may not change, what is its own.
+    OwnerDenied = "owner_denied", "an identity cannot reach its own data";
+    /// A policy raises, recurses or runs into its time limit instead of answering.
+    PolicyError = "policy_error", "a row-level security policy fails instead of answering";
+    /// Access is denied, but by another mechanism than the matrix declares.
+    WrongDenial = "wrong_denial", "access is denied by another mechanism than declared";
+    /// A SECURITY DEFINER function can be steered by its caller, or called by anybody.
+    DefinerUnsafe = "definer_unsafe", "a SECURITY DEFINER function is open to misuse";
+    /// The replica identity keeps the database, or Realtime, from telling of updates and deletes.
+    ReplicaIdentity = "replica_identity", "the table's replica identity cannot carry updates and deletes";
     /// The prober's own access to a witness does not work: the target is not judged.
     Unreachable = "unreachable", "the prober cannot reach an endpoint; the target is not judged";
     /// A clock is too uncertain, or contradicts itself, to decide a budget.
@@ -151,6 +163,20 @@ pub enum Certainty {
     Proven,
     /// The evidence fits, and something that would settle it could not be asked.
     Likely,
+    /// The catalog says that it must come to this; nothing of it has been observed.
+    Predicted,
+}
+
+impl Certainty {
+    /// The public name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::Likely => "likely",
+            Self::Predicted => "predicted",
+        }
+    }
 }
 
 /// One coded diagnosis with what it rests on and what to do next.

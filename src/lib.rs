@@ -13,6 +13,7 @@ pub mod config;
 pub mod exit;
 pub mod finding;
 pub mod judge;
+pub mod matrix;
 pub mod metrics;
 pub mod probes;
 pub mod record;

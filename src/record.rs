@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clock::{Clock, Interval, RunNanos};
-use crate::finding::Finding;
+use crate::finding::{Finding, FindingCode};
+use crate::matrix::model::{AccessPath, Expected, Operation};
 
 /// Name and version of the JSON form. The number changes when a reader of the old form would break.
 pub const SCHEMA: &str = "throughline.run/1";
@@ -32,7 +33,7 @@ pub struct RunRecord {
     pub prober_version: String,
     /// Name of the probe in the config.
     pub probe: String,
-    /// Name of the chain.
+    /// Name of the chain, or of the matrix.
     pub chain: String,
     /// Name of the target.
     pub target: String,
@@ -69,6 +70,9 @@ pub struct RunRecord {
     pub clocks: Vec<ClockRecord>,
     /// The Realtime connection, if the chain listens.
     pub realtime: Option<RealtimeRecord>,
+    /// What a visibility probe found; none for a chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visibility: Option<VisibilityRecord>,
     /// What was removed, and what could not be.
     pub cleanup: CleanupRecord,
     /// The evidence, append-only, in the order in which it was taken.
@@ -384,6 +388,153 @@ pub struct RealtimeRecord {
     pub recovered_ms: Option<u64>,
 }
 
+/// What a visibility probe found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct VisibilityRecord {
+    /// The identities, in the order of the columns.
+    pub identities: Vec<IdentityRecord>,
+    /// The cells, in the order of the matrix file: by subject, path, operation, identity.
+    pub cells: Vec<CellRecord>,
+    /// The static half: what the catalog lets one predict. Empty when it could not be read.
+    pub checklist: Vec<CheckRecord>,
+}
+
+/// An identity as it acted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IdentityRecord {
+    /// Its name.
+    pub name: String,
+    /// Its database role: the claim `role` of its token, or the role that it logs in as. None: not known.
+    pub role: Option<String>,
+    /// What everybody should know who reads its column, e.g. that the role bypasses row-level security.
+    pub note: Option<String>,
+}
+
+/// One cell of the matrix.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CellRecord {
+    /// Name of the row or function in the matrix file.
+    pub subject: String,
+    /// `schema.table` or `schema.function`.
+    pub object: String,
+    /// Which way.
+    pub path: AccessPath,
+    /// What was done.
+    pub operation: Operation,
+    /// By whom.
+    pub identity: String,
+    /// What must come of it.
+    pub expected: Expected,
+    /// Why that is a declared exception, if it is one.
+    pub exception: Option<String>,
+    /// What came of it.
+    pub seen: Seen,
+    /// What is said.
+    pub outcome: CellOutcome,
+    /// Why, in one sentence: what was seen, what makes it count, what caused it.
+    pub detail: String,
+    /// The finding's code, for a cell that does not match.
+    pub code: Option<FindingCode>,
+    /// The policy, function, grant or claim behind it, where it was found.
+    pub through: Option<String>,
+}
+
+/// What came of a cell. Values are never kept, only names of columns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "seen", rename_all = "snake_case")]
+pub enum Seen {
+    /// The row was seen, the write took effect, the function gave a result.
+    Row {
+        /// Names of the columns that came with it, where they were asked for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        columns: Vec<String>,
+    },
+    /// A good answer without the row; a write that touched none; no frame.
+    Nothing,
+    /// Refused.
+    Refused {
+        /// SQLSTATE, PostgREST's code, or the number of a Realtime error record.
+        code: String,
+        /// The words, shortened.
+        message: String,
+    },
+    /// Not asked, or not answered.
+    Unknown {
+        /// Why.
+        why: String,
+    },
+}
+
+/// What is said of a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CellOutcome {
+    /// As declared.
+    Match,
+    /// Seen, or done, by somebody who must not.
+    Leak,
+    /// Not seen, or not done, by somebody who must be able to.
+    OwnDenied,
+    /// Denied, but by another mechanism than declared.
+    WrongDenial,
+    /// Nothing can be said: its control failed, or it could not be asked.
+    Undecidable,
+}
+
+impl CellOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 5] = [
+        Self::Match,
+        Self::Leak,
+        Self::OwnDenied,
+        Self::WrongDenial,
+        Self::Undecidable,
+    ];
+
+    /// The public name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Match => "match",
+            Self::Leak => "leak",
+            Self::OwnDenied => "own_denied",
+            Self::WrongDenial => "wrong_denial",
+            Self::Undecidable => "undecidable",
+        }
+    }
+}
+
+/// One line of the checklist.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CheckRecord {
+    /// What was checked: `row_security`, `policy`, `grant`, `primary_key`, `publication`, `replica_identity`,
+    /// `policy_function`, `definer`, `role`.
+    pub check: String,
+    /// `schema.table`, `schema.function(arguments)`, or a role.
+    pub object: String,
+    /// The role that it is about, if it is about one.
+    pub role: Option<String>,
+    /// Whether it is in order; none: it could not be checked.
+    pub good: Option<bool>,
+    /// What the catalog says, in one sentence.
+    pub detail: String,
+    /// The finding that it predicts, where it is not in order.
+    pub code: Option<FindingCode>,
+    /// What usually mends it, ready to paste.
+    pub fix: Option<String>,
+    /// What this run saw of it; none: nothing of it was observed.
+    pub observed: Option<CheckObserved>,
+}
+
+/// What a run saw of something that the checklist is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CheckObserved {
+    /// Whether it is what the checklist lets one expect.
+    pub agrees: bool,
+    /// What was seen, in one sentence.
+    pub detail: String,
+}
+
 /// What clean-up did.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct CleanupRecord {
@@ -583,6 +734,13 @@ pub enum Fact {
         freshest_ms: Option<u64>,
         /// Tasks waiting.
         backlog: i64,
+    },
+    /// What came of one cell of a visibility matrix. The last one about a cell counts.
+    Cell {
+        /// Position of the cell in the matrix.
+        cell: u32,
+        /// What came of it.
+        result: Seen,
     },
     /// An answer of the database's catalog, asked while diagnosing.
     Catalog {

@@ -197,7 +197,8 @@ fn a_config_means_what_it_says() {
     assert_eq!(target.temporal.as_ref().unwrap().namespace, "default");
     let probe = &config.probes[0];
     assert_eq!(probe.deadline, Duration::from_secs(30));
-    let notified = &probe.chain.hops[probe.chain.hop_index("notified").unwrap()];
+    let chain = probe.work.chain().unwrap();
+    let notified = &chain.hops[chain.hop_index("notified").unwrap()];
     let budget = notified.budget.unwrap();
     assert_eq!(
         (budget.cold, budget.warm),

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::chain::model::{Budget, Chain, Hop, HttpEndpoint, Producer, Witness, WorkflowStep};
-use crate::config::model::{Config, Identity, Probe, Target};
+use crate::config::model::{Config, Identity, Probe, Target, Work};
 use crate::config::scalar::duration_text;
 use crate::config::schema::scalar;
 use crate::config::{ConfigErrors, Env, Loaded, SecretMode, load_with};
@@ -130,15 +130,28 @@ fn describe_target(out: &mut Lines, target: &Target, loaded: &Loaded) {
                 out.entry(5, "email", &masked_email(email));
                 out.secret(5, "password", &format!("{place}.password.password"), loaded);
             }
+            Identity::Minted { lifetime, .. } => {
+                out.line(4, "minted:");
+                out.secret(5, "secret", &format!("{place}.minted.secret"), loaded);
+                out.entry(5, "lifetime", &duration_text(*lifetime));
+            }
+            Identity::Database(_) => {
+                out.line(4, "database:");
+                out.secret(5, "url", &format!("{place}.database.url"), loaded);
+            }
         }
     }
 }
 
 fn describe_probe(out: &mut Lines, probe: &Probe) {
     out.line(1, &format!("{}:", probe.name));
-    out.line(2, "kind: bootstrap");
+    let (kind, of) = match &probe.work {
+        Work::Bootstrap(_) => ("bootstrap", "chain"),
+        Work::Visibility(_) => ("visibility", "matrix"),
+    };
+    out.entry(2, "kind", kind);
     out.entry(2, "target", &probe.target);
-    out.entry(2, "chain", &probe.chain.name);
+    out.entry(2, of, probe.work.name());
     out.entry(2, "deadline", &duration_text(probe.deadline));
     if !probe.budgets.is_empty() {
         out.line(2, "budgets:");
@@ -175,7 +188,7 @@ fn chains_of(config: &Config) -> Vec<&Chain> {
     config
         .probes
         .iter()
-        .map(|probe| &probe.chain)
+        .filter_map(|probe| probe.work.chain())
         .filter(|chain| seen.insert(chain.name.as_str()))
         .collect()
 }

@@ -14,7 +14,7 @@ use crate::access::sql::{Database, literal, table};
 use crate::access::temporal::Temporal;
 use crate::access::{AccessError, Endpoint};
 use crate::chain::model::Chain;
-use crate::config::model::{Config, Target};
+use crate::config::model::{Config, Target, Work};
 use crate::exit::Exit;
 use crate::probes::identity::tokens;
 use crate::probes::plan;
@@ -52,9 +52,9 @@ pub async fn doctor(args: DoctorArgs) -> Exit {
         Err(what) => return complain(&what, Exit::Usage),
     };
     let mut failed = 0;
-    for (target, chains) in chosen {
+    for (target, works) in chosen {
         say(&format!("target {}\n", target.name));
-        for check in examine(target, &chains).await {
+        for check in examine(target, &works).await {
             match &check.outcome {
                 Ok(words) => say(&format!("  ok    {:<28} {words}\n", check.name)),
                 Err(words) => {
@@ -78,20 +78,20 @@ pub async fn doctor(args: DoctorArgs) -> Exit {
     }
 }
 
-/// Each target with the chains that are probed on it.
-fn chosen<'a>(config: &'a Config, probe: Option<&str>) -> Result<Vec<(&'a Target, Vec<&'a Chain>)>, String> {
+/// Each target with what its probes do.
+fn chosen<'a>(config: &'a Config, probe: Option<&str>) -> Result<Vec<(&'a Target, Vec<&'a Work>)>, String> {
     if let Some(name) = probe {
         let (probe, target) = choose(config, Some(name))?;
-        return Ok(vec![(target, vec![&probe.chain])]);
+        return Ok(vec![(target, vec![&probe.work])]);
     }
-    let mut all: Vec<(&Target, Vec<&Chain>)> = Vec::new();
+    let mut all: Vec<(&Target, Vec<&Work>)> = Vec::new();
     for probe in &config.probes {
         let Some(target) = config.targets.get(&probe.target) else {
             continue;
         };
         match all.iter_mut().find(|(known, _)| known.name == target.name) {
-            Some((_, chains)) => chains.push(&probe.chain),
-            None => all.push((target, vec![&probe.chain])),
+            Some((_, works)) => works.push(&probe.work),
+            None => all.push((target, vec![&probe.work])),
         }
     }
     if all.is_empty() {
@@ -101,13 +101,15 @@ fn chosen<'a>(config: &'a Config, probe: Option<&str>) -> Result<Vec<(&'a Target
     }
 }
 
-async fn examine(target: &Target, chains: &[&Chain]) -> Vec<Check> {
+async fn examine(target: &Target, works: &[&Work]) -> Vec<Check> {
+    let chains: Vec<&Chain> = works.iter().filter_map(|work| work.chain()).collect();
+    let chains = chains.as_slice();
     let mut checks = Vec::new();
     checks.push(Check {
         name: "guard".to_owned(),
-        outcome: chains
+        outcome: works
             .iter()
-            .try_for_each(|chain| crate::testdata::guard(target, chain).map(|_| ()))
+            .try_for_each(|work| crate::testdata::guard(target, work).map(|_| ()))
             .map(|()| "synthetic writes are allowed, and can be removed".to_owned())
             .map_err(|refusal| refusal.to_string()),
         advice: "a run would refuse to act (exit code 6)",

@@ -95,7 +95,7 @@ pub async fn run(args: RunArgs) -> Exit {
         Ok(chosen) => chosen,
         Err(what) => return complain(&what, Exit::Usage),
     };
-    if let Err(refusal) = testdata::guard(target, &probe.chain) {
+    if let Err(refusal) = testdata::guard(target, &probe.work) {
         return complain(&refusal.to_string(), Exit::GuardRefused);
     }
     let stop = match listen_for_signals() {

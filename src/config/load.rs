@@ -11,7 +11,7 @@ use super::decode::{Ordered, Spanned, decode};
 use super::document::{Document, Mark, io_words};
 use super::error::{ConfigError, ConfigErrors, Kind, PROBLEMS_MAX, Problem, choice, excerpt, list, nearest};
 use super::mask::looks_secret;
-use super::model::{Config, Export, Guard, Identity, Probe, Supabase, Target, Temporal};
+use super::model::{Config, Export, Guard, Identity, Probe, Supabase, Target, Temporal, Work};
 use super::raw::{
     RawConfig, RawExport, RawGuard, RawIdentity, RawProbe, RawSecret, RawSupabase, RawTarget, RawTemporal,
 };
@@ -212,6 +212,7 @@ impl Check<'_> {
                 .database
                 .as_ref()
                 .map(|database| self.database_url(&format!("{place}.database.url"), &database.url)),
+            authenticator_url: None,
             temporal: raw
                 .temporal
                 .as_ref()
@@ -459,7 +460,7 @@ impl Check<'_> {
         Some(Probe {
             name: name.value.clone(),
             target: raw.target.value.clone(),
-            chain,
+            work: Work::Bootstrap(chain),
             deadline,
             budgets,
         })

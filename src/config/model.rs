@@ -7,6 +7,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::chain::model::{Budget, Chain};
+use crate::chain::template::TemplateValue;
+use crate::matrix::model::Matrix;
 
 /// A loaded config: every reference resolved, every secret read.
 #[derive(Debug, Clone)]
@@ -28,8 +30,11 @@ pub struct Target {
     pub name: String,
     /// Supabase's gateway.
     pub supabase: Option<Supabase>,
-    /// Direct connection to the database. Holds a password: secret.
+    /// Direct connection to the database, as the prober's own role. Holds a password: secret.
     pub database_url: Option<SecretString>,
+    /// Connection as the role that may become the API's roles (Supabase: `authenticator`), for the path `sql`
+    /// of a matrix. Holds a password: secret.
+    pub authenticator_url: Option<SecretString>,
     /// Temporal.
     pub temporal: Option<Temporal>,
     /// Base URL of the worker's own HTTP server (`/health`, `/ready`), no trailing slash.
@@ -87,6 +92,18 @@ pub enum Identity {
         /// Password.
         password: SecretString,
     },
+    /// A token that each run signs itself (HS256) with the project's JWT secret.
+    Minted {
+        /// The JWT secret.
+        secret: SecretString,
+        /// Its claims; `${uuid}` in a text is a UUID of the run's own, a new one for each claim. `iat` and `exp`
+        /// are added.
+        claims: Vec<(String, TemplateValue)>,
+        /// How long a token is good for.
+        lifetime: Duration,
+    },
+    /// A login of the database itself, such as the application's own role. It has only the path `sql`.
+    Database(SecretString),
 }
 
 /// A scheduled synthetic transaction.
@@ -96,12 +113,50 @@ pub struct Probe {
     pub name: String,
     /// Name of the target.
     pub target: String,
-    /// The chain, budgets of the config already applied.
-    pub chain: Chain,
+    /// What it does.
+    pub work: Work,
     /// The run's deadline, diagnosis and clean-up included.
     pub deadline: Duration,
     /// Budgets that the config overrides, by hop (already applied; kept for `check`).
     pub budgets: BTreeMap<String, Budget>,
+}
+
+/// What a probe does.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// Acts, and follows a chain to its end. Budgets of the config are already applied.
+    Bootstrap(Chain),
+    /// Looks at rows of its own as each identity, on each path.
+    Visibility(Matrix),
+}
+
+impl Work {
+    /// The chain, if it follows one.
+    #[must_use]
+    pub fn chain(&self) -> Option<&Chain> {
+        match self {
+            Self::Bootstrap(chain) => Some(chain),
+            Self::Visibility(_) => None,
+        }
+    }
+
+    /// The matrix, if it looks at one.
+    #[must_use]
+    pub fn matrix(&self) -> Option<&Matrix> {
+        match self {
+            Self::Bootstrap(_) => None,
+            Self::Visibility(matrix) => Some(matrix),
+        }
+    }
+
+    /// Name of the chain or of the matrix: a metrics label.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Bootstrap(chain) => &chain.name,
+            Self::Visibility(matrix) => &matrix.name,
+        }
+    }
 }
 
 /// Where results go besides the terminal.

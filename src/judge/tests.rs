@@ -360,6 +360,7 @@ fn target() -> Target {
         name: "sandbox".to_owned(),
         supabase: None,
         database_url: Some("postgres://x".into()),
+        authenticator_url: None,
         temporal: None,
         worker_url: Some("http://127.0.0.1:1".to_owned()),
         backend_api_url: None,

@@ -7,14 +7,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use opentelemetry::trace::TraceId;
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use super::act::act;
 use super::ask::Asker;
 use super::identity::{Tokens, tokens};
 use super::listen::Listener;
+use super::names::Names;
 use super::plan;
 use super::questions::Questioner;
 use super::recorder::Recorder;
@@ -24,10 +23,9 @@ use crate::access::http::Http;
 use crate::access::postgrest::Postgrest;
 use crate::access::temporal::Temporal;
 use crate::access::{AccessError, AccessReason, Endpoint};
-use crate::chain::model::{Chain, IdRule, Via, Witness};
-use crate::chain::template::Scope;
+use crate::chain::model::{Chain, Via, Witness};
 use crate::clock::{RunNanos, Timebase};
-use crate::config::model::{Probe, Target};
+use crate::config::model::{Probe, Target, Work};
 use crate::judge::diagnose::findings;
 use crate::judge::evidence::{Evaluation, evaluate};
 use crate::judge::verdict::{Judgement, judge, millis};
@@ -35,7 +33,6 @@ use crate::judge::{Case, endpoint_for, plain};
 use crate::record::{CleanupRecord, Fact, Phase, RunRecord, SCHEMA, Source, Trigger, Verdict};
 use crate::report::progress::ProgressEvent;
 use crate::testdata;
-use crate::trace::root_span_id;
 
 /// What connecting to one endpoint may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,17 +69,25 @@ pub struct Run<'a> {
 
 /// Makes a run. It always ends, by the probe's deadline, and always gives a record.
 pub async fn run(run: Run<'_>) -> RunRecord {
+    match &run.probe.work {
+        Work::Bootstrap(chain) => follow(chain, run).await,
+        Work::Visibility(matrix) => super::visibility::look(matrix, run).await,
+    }
+}
+
+/// Makes a run of a chain.
+async fn follow(chain: &Chain, run: Run<'_>) -> RunRecord {
     let recorder = Arc::new(Recorder::new(Timebase::start()));
-    let names = Names::invent(run.probe, run.target, &recorder.time);
+    let names = Names::invent(run.target, &chain.ids, &recorder.time);
     let mut engine = Engine {
-        chain: &run.probe.chain,
+        chain,
         target: run.target,
         progress: run.progress,
         stop: run.stop.clone(),
         schedule: Schedule::of(run.probe.deadline),
-        gave_up: vec![None; run.probe.chain.hops.len()],
+        gave_up: vec![None; chain.hops.len()],
         phases: Vec::new(),
-        seen: vec![false; run.probe.chain.hops.len()],
+        seen: vec![false; chain.hops.len()],
         recorder,
         names,
         evaluated: Mutex::default(),
@@ -93,14 +98,14 @@ pub async fn run(run: Run<'_>) -> RunRecord {
 
 /// When each part of a run must be over. The reserve belongs to diagnosis and clean-up, whatever happens.
 #[derive(Debug, Clone, Copy)]
-struct Schedule {
-    witness: Instant,
-    diagnose: Instant,
-    clean_up: Instant,
+pub(super) struct Schedule {
+    pub(super) witness: Instant,
+    pub(super) diagnose: Instant,
+    pub(super) clean_up: Instant,
 }
 
 impl Schedule {
-    fn of(deadline: Duration) -> Self {
+    pub(super) fn of(deadline: Duration) -> Self {
         let now = Instant::now();
         let reserve = (deadline / 3).min(Duration::from_secs(10));
         let clean_up = now + deadline;
@@ -108,67 +113,6 @@ impl Schedule {
             witness: clean_up - reserve,
             diagnose: clean_up - reserve * 3 / 5,
             clean_up,
-        }
-    }
-}
-
-/// The names that a run gives and invents.
-struct Names {
-    run_id: String,
-    correlation_id: String,
-    trace_id: String,
-    tag: String,
-    scope: Scope,
-}
-
-impl Names {
-    fn invent(probe: &Probe, target: &Target, time: &Timebase) -> Self {
-        let run = Uuid::now_v7();
-        let run_id = run.to_string();
-        let correlation_id = Uuid::new_v4().to_string();
-        let trace_id = TraceId::from_bytes(Uuid::new_v4().into_bytes()).to_string();
-        let tag = testdata::tag(&run_id);
-        let mut scope = Scope::default();
-        let short = run.simple().to_string();
-        scope.set("run_id", run_id.clone());
-        // The last twelve digits are random; the first would be equal for runs of one millisecond.
-        scope.set("run_short", short[short.len() - 12..].to_owned());
-        scope.set("correlation_id", correlation_id.clone());
-        scope.set(
-            "traceparent",
-            format!("00-{trace_id}-{}-01", root_span_id(&trace_id)),
-        );
-        scope.set("tag", tag.clone());
-        scope.set(
-            "prefix",
-            target
-                .guard
-                .as_ref()
-                .map(|guard| guard.prefix.clone())
-                .unwrap_or_default(),
-        );
-        scope.set(
-            "now",
-            time.started_at()
-                .to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
-        );
-        if let Some(temporal) = &target.temporal {
-            scope.set("task_queue", temporal.task_queue.clone());
-        }
-        for (name, rule) in &probe.chain.ids {
-            let value = match rule {
-                IdRule::Uuid => Uuid::new_v4().to_string(),
-                // The loader has checked that every name is there.
-                IdRule::Text(template) => template.resolve(&scope).unwrap_or_default(),
-            };
-            scope.set(name.clone(), value);
-        }
-        Self {
-            run_id,
-            correlation_id,
-            trace_id,
-            tag,
-            scope,
         }
     }
 }
@@ -843,6 +787,7 @@ impl Engine<'_> {
             workflows,
             clocks,
             realtime: outcome.realtime,
+            visibility: None,
             cleanup: outcome.cleanup,
             observations,
         }

@@ -6,7 +6,7 @@
 use super::style::{Paint, Style};
 use super::{waterfall, words};
 use crate::clock::Interval;
-use crate::finding::{Certainty, Finding, FindingCode};
+use crate::finding::{Finding, FindingCode};
 use crate::record::{
     ClockRecord, NotificationRecord, Outcome, ProjectionRecord, RunRecord, Temperature, Verdict,
     WorkflowRecord,
@@ -142,10 +142,7 @@ impl Page {
 
     fn finding(&mut self, finding: &Finding, record: &RunRecord) {
         let style = self.style;
-        let certainty = match finding.certainty {
-            Certainty::Proven => "proven",
-            Certainty::Likely => "likely",
-        };
+        let certainty = finding.certainty.as_str();
         let hop = finding.hop.as_deref().and_then(|id| record.hop(id));
         let place = match (hop, finding.hop.as_deref()) {
             (Some(hop), _) => format!(

@@ -9,7 +9,7 @@ use crate::access::sql;
 use crate::access::temporal::{Temporal, TemporalError};
 use crate::chain::model::{Chain, UndoRows};
 use crate::chain::template::Scope;
-use crate::config::model::{Guard, Target};
+use crate::config::model::{Guard, Target, Work};
 use crate::judge::evidence::resolve_all;
 use crate::probes::store::Sql;
 use crate::record::{CleanupRecord, Leftover, Removed};
@@ -53,13 +53,17 @@ pub enum GuardError {
 ///
 /// # Errors
 /// When the target has no guard, or nothing with which the run's rows could be removed.
-pub fn guard<'a>(target: &'a Target, chain: &Chain) -> Result<&'a Guard, GuardError> {
+pub fn guard<'a>(target: &'a Target, work: &Work) -> Result<&'a Guard, GuardError> {
     let guard = target.guard.as_ref().ok_or_else(|| GuardError::NoGuard {
         target: target.name.clone(),
     })?;
-    if !chain.undo.rows.is_empty() && target.database_url.is_none() {
+    let leaves_rows = match work {
+        Work::Bootstrap(chain) => !chain.undo.rows.is_empty(),
+        Work::Visibility(matrix) => !matrix.rows.is_empty() || !matrix.undo.is_empty(),
+    };
+    if leaves_rows && target.database_url.is_none() {
         return Err(GuardError::NoWayToCleanUp {
-            chain: chain.name.clone(),
+            chain: work.name().to_owned(),
             target: target.name.clone(),
         });
     }

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use super::ids::{SpanId, TraceId, TraceIdError};
 use super::semconv as name;
 use crate::clock::{Clock, Interval, RunNanos};
-use crate::finding::{Certainty, Finding};
+use crate::finding::Finding;
 use crate::record::{
     ActivityRecord, Fact, HopRecord, HopVerdict, NotificationRecord, Observation, RunRecord, Verdict,
     WorkflowRecord,
@@ -178,10 +178,7 @@ impl Builder<'_> {
     }
 
     fn finding_event(&self, finding: &Finding) -> Event {
-        let certainty = match finding.certainty {
-            Certainty::Proven => "proven",
-            Certainty::Likely => "likely",
-        };
+        let certainty = finding.certainty.as_str();
         let mut attributes = vec![
             (name::FINDING_CODE, text(finding.code.as_str())),
             (name::FINDING_CERTAINTY, text(certainty)),
@@ -576,6 +573,7 @@ fn source_of(seen: &Observation) -> &'static str {
         Fact::Frame { .. } | Fact::Subscription { .. } => "realtime",
         Fact::History { .. } | Fact::Workflow { .. } | Fact::Pollers { .. } => "temporal_history",
         Fact::Response { .. } => "response",
+        Fact::Cell { .. } => "visibility",
         Fact::Catalog { .. } | Fact::AccessLost { .. } | Fact::Silence { .. } | Fact::Interrupted { .. } => {
             "prober"
         }

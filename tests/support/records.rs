@@ -473,6 +473,7 @@ fn empty() -> RunRecord {
             closed: "closed by us".into(),
             recovered_ms: None,
         }),
+        visibility: None,
         cleanup: CleanupRecord {
             removed: vec![
                 removed("row", "public.domain_events", 11),
