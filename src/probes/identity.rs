@@ -17,7 +17,7 @@ use crate::chain::template::{Scope, TemplateValue};
 use crate::config::model::{Identity, Supabase, Target};
 
 /// A credential that is renewed when it has less than this left: a run's next phase must not outlive it.
-const MARGIN_SECONDS: i64 = 30;
+const MARGIN_SECONDS: i64 = 45;
 
 /// Tokens by identity.
 pub type Tokens = BTreeMap<String, SecretString>;

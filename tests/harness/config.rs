@@ -64,6 +64,20 @@ impl Config {
         self.line(start, "# (left out)")
     }
 
+    /// Replaces a part of the text that is there once.
+    pub(crate) fn part(mut self, old: &str, new: &str) -> Self {
+        assert_eq!(self.text.matches(old).count(), 1, "`{old}` in\n{}", self.text);
+        self.text = self.text.replace(old, new);
+        self
+    }
+
+    /// Replaces a part of the text wherever it is.
+    pub(crate) fn every(mut self, old: &str, new: &str) -> Self {
+        assert!(self.text.contains(old), "`{old}` in\n{}", self.text);
+        self.text = self.text.replace(old, new);
+        self
+    }
+
     /// Writes it beside the sandbox's own, for its secrets are named relative to it.
     pub(crate) fn write(&self, state_dir: &Path, name: &str) -> PathBuf {
         let mut text = self.text.clone();

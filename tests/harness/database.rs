@@ -46,16 +46,32 @@ impl Database {
             .collect()
     }
 
-    /// How many subscriptions of probers Realtime holds: theirs carry a filter on one organization, the
+    /// How many subscriptions of probers Realtime holds: theirs carry a filter on an id, the
     /// worker's does not.
     pub(crate) async fn prober_subscriptions(&self) -> i64 {
-        let query = "select count(*) from realtime.subscription where filters::text like '%stream_id%'";
+        let query = "select count(*) from realtime.subscription where filters::text like '%id=eq.%'";
         self.client.query_one(query, &[]).await.unwrap().get(0)
     }
 
     /// Runs statements.
     pub(crate) async fn execute(&self, statements: &str) {
         self.client.batch_execute(statements).await.unwrap();
+    }
+
+    /// Rows, each as its columns' texts.
+    pub(crate) async fn texts(&self, query: &str) -> Vec<Vec<Option<String>>> {
+        let messages = self.client.simple_query(query).await.unwrap();
+        messages
+            .into_iter()
+            .filter_map(|message| match message {
+                tokio_postgres::SimpleQueryMessage::Row(row) => Some(
+                    (0..row.len())
+                        .map(|index| row.get(index).map(ToOwned::to_owned))
+                        .collect(),
+                ),
+                _ => None,
+            })
+            .collect()
     }
 
     /// One value of one row.

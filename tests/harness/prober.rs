@@ -13,9 +13,9 @@ use tokio::task::JoinHandle;
 use super::secrets::Secrets;
 use super::within;
 
-/// A run may take its whole deadline (30 s in the sandbox's config); what is beyond it is the process's own
+/// A run may take its whole deadline (30 s for the chain, 60 s for the matrix in the sandbox's config); what is beyond it is the process's own
 /// start and end, and the machine's other work.
-const RUN_LIMIT: Duration = Duration::from_secs(30 + 10);
+const RUN_LIMIT: Duration = Duration::from_secs(60 + 10);
 /// How long the prober's progress may take to come to a hop.
 const PROGRESS_LIMIT: Duration = Duration::from_secs(25);
 
@@ -119,18 +119,22 @@ pub(crate) struct Running {
 
 impl Running {
     /// Waits until the prober has told that it saw a hop.
-    pub(crate) async fn until_seen(mut self, hop: &str) -> Self {
-        let told = format!(" {hop}: ");
+    pub(crate) async fn until_seen(self, hop: &str) -> Self {
+        self.until_told(&format!(" {hop}: ")).await
+    }
+
+    /// Waits until the prober has told something.
+    pub(crate) async fn until_told(mut self, told: &str) -> Self {
         let seen = async {
             while let Some(line) = self.progress.recv().await {
-                if line.contains(&told) {
+                if line.contains(told) {
                     return true;
                 }
             }
             false
         };
-        let seen = within(PROGRESS_LIMIT, &format!("the hop {hop}"), seen).await;
-        assert!(seen, "the run ended without the hop {hop}");
+        let seen = within(PROGRESS_LIMIT, &format!("the progress `{told}`"), seen).await;
+        assert!(seen, "the run ended without the progress `{told}`");
         self
     }
 

@@ -94,6 +94,18 @@ impl Sandbox {
         self.run_with(&self.patient(), "patient.yaml")
     }
 
+    /// `throughline run` of the shipped matrix.
+    pub(crate) fn look(&self) -> Prober {
+        self.look_with(&self.shipped(), "shipped.yaml")
+    }
+
+    /// `throughline run` of the shipped matrix with another config.
+    pub(crate) fn look_with(&self, config: &Config, name: &str) -> Prober {
+        self.prober("run")
+            .args(&["--quiet", "--probe", "org-visibility", "--config"])
+            .arg(config.write(&self.state_dir(), name))
+    }
+
     /// `throughline run` of the chain with another config.
     pub(crate) fn run_with(&self, config: &Config, name: &str) -> Prober {
         self.prober("run")

@@ -24,6 +24,8 @@ pub(super) struct Cause {
     pub(super) through: Option<String>,
     /// In one clause.
     pub(super) text: String,
+    /// The object that is to be mended, where it is another one than the cell's.
+    pub(super) object: Option<String>,
     /// How sure.
     pub(super) certainty: Certainty,
     /// What usually mends it.
@@ -37,6 +39,7 @@ impl Cause {
         Self {
             code,
             through: None,
+            object: None,
             text: text.into(),
             certainty: Certainty::Proven,
             fix: None,
@@ -602,9 +605,11 @@ impl<'a> Finder<'a> {
         let own_read = self.siblings(cell, |other| {
             other.identity == cell.identity && other.operation == Operation::Read
         });
-        let sees = own_read
-            .iter()
-            .any(|index| matches!(self.judged[*index].seen, Seen::Row { .. }));
+        // All of them: PostgREST goes on with plans that it made before a role changed.
+        let sees = !own_read.is_empty()
+            && own_read
+                .iter()
+                .all(|index| matches!(self.judged[*index].seen, Seen::Row { .. }));
         let bypasses = role.is_some_and(Role::bypasses);
         if cell.operation != Operation::Delete && !sees && !bypasses {
             let denied = own_read.iter().find_map(|index| match &self.judged[*index].seen {
@@ -639,11 +644,12 @@ impl<'a> Finder<'a> {
                     Certainty::Likely
                 },
                 fix: raised.fix,
+                object: Some(matrix.object(poisoner)),
                 ..Cause::proven(
                     FindingCode::BatchPoisoned,
                     format!(
-                        "nobody heard the {operation}, though {identity} may see the row: a policy on {} raises {code} \
-                         for another subscriber ({}), and Realtime loses the whole batch with it",
+                        "nobody heard it, though {identity} may see the row: a policy on {} raises {code} for another \
+                         subscriber ({}), and Realtime loses the whole batch with it",
                         matrix.object(poisoner),
                         self.case.role(poisoner).unwrap_or("its role"),
                     ),

@@ -123,8 +123,12 @@ fn by_cause(case: &Case<'_>, judged: &[Judged], causes: &[Option<Cause>]) -> Vec
         if let Some(cause) = cause {
             let group = Group {
                 outcome: judged[index].outcome,
+                follows: cause.code == FindingCode::BatchPoisoned,
                 code: cause.code,
-                object: case.matrix.object(&case.matrix.cells[index]),
+                object: cause
+                    .object
+                    .clone()
+                    .unwrap_or_else(|| case.matrix.object(&case.matrix.cells[index])),
                 through: cause.through.clone(),
             };
             groups.entry(group).or_default().push(index);
@@ -140,6 +144,8 @@ fn by_cause(case: &Case<'_>, judged: &[Judged], causes: &[Option<Cause>]) -> Vec
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Group {
     outcome: CellOutcome,
+    /// A consequence of something that the run saw too, which is told first.
+    follows: bool,
     code: FindingCode,
     object: String,
     through: Option<String>,

@@ -202,12 +202,19 @@ impl Ears {
                     channel
                         .live_after(sent, deadline)
                         .await
-                        .map(drop)
                         .map_err(|error| error.to_string())
                 };
-                if let Err(why) = renewed.await {
-                    self.shared
-                        .deafen(ear.identity, *row, format!("after its token was renewed: {why}"));
+                match renewed.await {
+                    Ok(live) => self.shared.state(
+                        live.at.mono,
+                        channel.topic().to_owned(),
+                        SubscriptionState::Live,
+                        Some("after its token was renewed".to_owned()),
+                    ),
+                    Err(why) => {
+                        self.shared
+                            .deafen(ear.identity, *row, format!("after its token was renewed: {why}"));
+                    }
                 }
             }
         }
