@@ -1,4 +1,4 @@
-//! Config and chain files, good and broken: what is accepted, and the exact words of every refusal.
+//! Config, chain and matrix files, good and broken: what is accepted, and the exact words of every refusal.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fmt::Write as _;
@@ -11,6 +11,7 @@ use throughline::chain;
 use throughline::cli::check::check;
 use throughline::config::model::Identity;
 use throughline::config::{ConfigErrors, ERRORS_MAX, Kind, Loaded, SecretMode, load, load_text};
+use throughline::matrix;
 
 /// No message may hold one of these.
 const SECRETS: &[&str] = &[
@@ -19,6 +20,7 @@ const SECRETS: &[&str] = &[
     "service-value",
     "db-value",
     "temporal-value",
+    "jwt-value",
 ];
 
 fn env(name: &str) -> Option<String> {
@@ -27,6 +29,7 @@ fn env(name: &str) -> Option<String> {
         "SUPABASE_SERVICE_ROLE_KEY" => "service-value",
         "SUPABASE_DB_URL" => "postgres://prober:db-value@127.0.0.1:5432/postgres",
         "TEMPORAL_API_KEY" => "temporal-value",
+        "SUPABASE_JWT_SECRET" => "jwt-value",
         "EMPTY" => "",
         _ => return None,
     };
@@ -47,6 +50,10 @@ fn refusal(path: &Path) -> ConfigErrors {
     let name = path.file_name().unwrap().to_string_lossy().into_owned();
     let refused = if name.starts_with("chain-") {
         chain::load(&path.to_string_lossy(), Path::new(""))
+            .map(|_| ())
+            .err()
+    } else if name.starts_with("matrix-") {
+        matrix::load(&path.to_string_lossy(), Path::new(""))
             .map(|_| ())
             .err()
     } else {
@@ -133,6 +140,17 @@ fn what_the_manuals_show_is_true() {
         .unwrap();
     chain::parse(Path::new("docs/write-a-chain.md"), example).unwrap_or_else(|errors| panic!("{errors}"));
 
+    let page = std::fs::read_to_string("docs/write-a-matrix.md").unwrap();
+    let mut blocks = page
+        .split("```yaml\n")
+        .skip(1)
+        .map(|block| block.split("```").next().unwrap());
+    let whole = blocks.next().unwrap();
+    // The page's other block is a part that could stand at the end of the first.
+    let text = format!("{whole}{}", blocks.next().unwrap());
+    let matrix = matrix::parse(Path::new("docs/write-a-matrix.md"), &text);
+    assert_eq!(matrix.unwrap_or_else(|errors| panic!("{errors}")).undo.len(), 1);
+
     let broken = std::fs::read_to_string("tests/config/broken/unknown-key-typo.yaml").unwrap();
     let page = std::fs::read_to_string("docs/configure.md").unwrap();
     let message = refused(&broken).to_string();
@@ -205,6 +223,122 @@ fn a_config_means_what_it_says() {
         (Duration::from_secs(2), Duration::from_secs(1))
     );
     assert_eq!(probe.budgets["notified"], budget);
+}
+
+/// A config with every kind of identity, for a matrix.
+const VISIBILITY: &str = "\
+targets:
+  staging:
+    supabase:
+      url: https://project.supabase.co
+      api_key: {env: SUPABASE_ANON_KEY}
+    database:
+      url: {env: SUPABASE_DB_URL}
+      authenticator_url: {env: SUPABASE_DB_URL}
+    guard: {synthetic: true, prefix: tl-}
+    identities:
+      anon: {token: {env: SUPABASE_ANON_KEY}}
+      service_role: {token: {env: SUPABASE_SERVICE_ROLE_KEY}}
+      tenant_a:
+        minted:
+          secret: {env: SUPABASE_JWT_SECRET}
+          claims: {role: authenticated, sub: \"${uuid}\", org_id: \"${uuid}\", email: who@example.com}
+      tenant_b:
+        minted:
+          secret: {env: SUPABASE_JWT_SECRET}
+          claims: {role: authenticated, org_id: \"org-${uuid}\", app: {roles: [a, 1, null]}}
+          lifetime: 5m
+      app_role: {database: {url: {env: SUPABASE_DB_URL}}}
+probes:
+  visibility:
+    kind: visibility
+    target: staging
+    matrix: org-visibility
+";
+
+#[test]
+fn a_probe_of_a_matrix_means_what_it_says() {
+    let config = load_ok(VISIBILITY).config;
+    let target = &config.targets["staging"];
+    let url = target.authenticator_url.as_ref().unwrap().expose_secret();
+    assert!(url.contains("db-value"), "{url}");
+    let Identity::Minted {
+        secret,
+        claims,
+        lifetime,
+    } = &target.identities["tenant_b"]
+    else {
+        panic!("a minted identity is written")
+    };
+    assert_eq!(secret.expose_secret(), "jwt-value");
+    assert_eq!(*lifetime, Duration::from_secs(300));
+    let names: Vec<_> = claims.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["role", "org_id", "app"]);
+    assert_eq!(claims[1].1.names(), ["uuid"]);
+    assert!(matches!(&target.identities["app_role"], Identity::Database(_)));
+    let Identity::Minted { lifetime, .. } = &target.identities["tenant_a"] else {
+        panic!("a minted identity is written")
+    };
+    assert_eq!(*lifetime, Duration::from_secs(600));
+    let probe = &config.probes[0];
+    assert_eq!(probe.deadline, Duration::from_secs(60));
+    assert_eq!(probe.work.matrix().unwrap().name, "org-visibility");
+    assert!(probe.work.chain().is_none());
+}
+
+#[test]
+fn a_matrix_is_described_with_its_cells_and_without_what_a_claim_says_of_somebody() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("throughline.yaml");
+    std::fs::write(&path, VISIBILITY).unwrap();
+    let described = check(&path, &env, SecretMode::Read).unwrap();
+    assert!(!leaks(&described), "{described}");
+    assert!(!described.contains("who@example.com"), "{described}");
+    for line in [
+        "      authenticator_url: <redacted, from env SUPABASE_DB_URL>",
+        "          secret: <redacted, from env SUPABASE_JWT_SECRET>",
+        "          claims: {role: authenticated, sub: \"${uuid}\", org_id: \"${uuid}\", email: given}",
+        "          lifetime: 10m",
+        "    kind: visibility",
+        "    matrix: org-visibility",
+        "    deadline: 1m",
+    ] {
+        assert!(
+            described.lines().any(|described| described == line),
+            "{line} is not in\n{described}"
+        );
+    }
+    let cells = throughline::matrix::load("org-visibility", Path::new(""))
+        .unwrap()
+        .cells
+        .len();
+    assert!(
+        described.contains(&format!(
+            "# matrix org-visibility: {cells} cells, looks as anon, tenant_a,"
+        )),
+        "{described}"
+    );
+    assert!(
+        described.contains("public.organizations_projection"),
+        "{described}"
+    );
+}
+
+/// A login of the database is no API user, but a matrix may look as nobody else.
+#[test]
+fn a_matrix_of_logins_alone_needs_neither_the_api_nor_its_roles() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(
+        directory.path().join("logins.yaml"),
+        "matrix: logins\nidentities: {app_role: {}}\nfunctions: {now: {schema: pg_catalog, function: now}}\n\
+         expect: [{functions: [now], paths: [sql], is: {app_role: visible}}]\n",
+    )
+    .unwrap();
+    let path = directory.path().join("throughline.yaml");
+    let text = "targets:\n  t:\n    identities: {app_role: {database: {url: {env: SUPABASE_DB_URL}}}}\n\
+                probes:\n  p: {kind: visibility, target: t, matrix: logins.yaml}\n";
+    std::fs::write(&path, text).unwrap();
+    load(&path, &env).unwrap_or_else(|errors| panic!("{errors}"));
 }
 
 #[test]
@@ -385,10 +519,11 @@ fn slip(text: &str, position: usize, kind: u8, inserted: char) -> String {
     chars.into_iter().collect()
 }
 
-fn load_both(text: &str) -> Vec<ConfigErrors> {
+fn load_as_each(text: &str) -> Vec<ConfigErrors> {
     let config = load_text(Path::new("c.yaml"), text, &env, SecretMode::Placeholder).err();
     let chain = chain::parse(Path::new("chain.yaml"), text).err();
-    config.into_iter().chain(chain).collect()
+    let matrix = matrix::parse(Path::new("matrix.yaml"), text).err();
+    config.into_iter().chain(chain).chain(matrix).collect()
 }
 
 proptest! {
@@ -396,7 +531,7 @@ proptest! {
 
     #[test]
     fn no_text_makes_the_loader_panic(text in "[ -~\\n\\t\u{e9}\u{2028}]{0,200}") {
-        for errors in load_both(&text) {
+        for errors in load_as_each(&text) {
             prop_assert!(!errors.errors.is_empty());
             prop_assert!(!errors.to_string().is_empty());
         }
@@ -408,11 +543,12 @@ proptest! {
             prop::sample::select(vec![
                 "targets", "probes", ": ", "\n", "\n  ", "- ", "{", "}", "[", "]", "&a ", "*a", "<<: ", "? ", "| ", "> ",
                 "!!int ", "!x ", "\"", "'", "null", "~", "0x1f", "1e999", ".nan", "#", "hops", "id", "${", "---\n", ", ",
+                "expect", "rows", "is", "others",
             ]),
             0..60,
         )
     ) {
-        for errors in load_both(&words.concat()) {
+        for errors in load_as_each(&words.concat()) {
             prop_assert!(!errors.to_string().is_empty());
         }
     }
@@ -428,14 +564,18 @@ proptest! {
     fn a_slip_in_a_valid_file_never_panics(
         slips in prop::collection::vec((any::<usize>(), any::<u8>(), prop::sample::select(vec![' ', ':', '{', '"', '\n', '$', 'x', '-'])), 1..4)
     ) {
-        for original in [CONFIG, chain::shipped_text("org-bootstrap-events").unwrap()] {
+        for original in [
+            CONFIG,
+            chain::shipped_text("org-bootstrap-events").unwrap(),
+            matrix::shipped_text("org-visibility").unwrap(),
+        ] {
             let mut text = original.to_owned();
             for (position, kind, inserted) in &slips {
                 if !text.is_empty() {
                     text = slip(&text, *position, *kind, *inserted);
                 }
             }
-            for errors in load_both(&text) {
+            for errors in load_as_each(&text) {
                 prop_assert!(!errors.to_string().is_empty());
             }
         }

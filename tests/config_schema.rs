@@ -4,10 +4,12 @@
 use serde_json::Value;
 use throughline::chain;
 use throughline::cli::render::{Format, schema};
+use throughline::matrix;
 
-const FORMATS: [(Format, &str); 2] = [
+const FORMATS: [(Format, &str); 3] = [
     (Format::Config, "docs/schema/config.json"),
     (Format::Chain, "docs/schema/chain.json"),
+    (Format::Matrix, "docs/schema/matrix.json"),
 ];
 
 /// `UPDATE_EXPECT=1 cargo test --test config_schema` writes them anew.
@@ -27,7 +29,7 @@ fn the_committed_schemas_are_the_generated_ones() {
 }
 
 #[test]
-fn the_example_config_and_the_shipped_chains_satisfy_the_schemas() {
+fn the_example_config_and_the_shipped_chains_and_matrices_satisfy_the_schemas() {
     let config = parse(&std::fs::read_to_string("docs/throughline.example.yaml").unwrap());
     assert_valid(
         &Schema::of(Format::Config),
@@ -37,6 +39,10 @@ fn the_example_config_and_the_shipped_chains_satisfy_the_schemas() {
     let schema = Schema::of(Format::Chain);
     for name in chain::shipped_names() {
         assert_valid(&schema, &parse(chain::shipped_text(name).unwrap()), name);
+    }
+    let schema = Schema::of(Format::Matrix);
+    for name in matrix::shipped_names() {
+        assert_valid(&schema, &parse(matrix::shipped_text(name).unwrap()), name);
     }
 }
 
@@ -57,6 +63,13 @@ fn the_schemas_refuse_unknown_missing_and_misplaced_keys() {
         ("chain-by-unknown", Format::Chain),
         ("chain-via-without-identity", Format::Chain),
         ("chain-undo-missing", Format::Chain),
+        ("minted-secret-inline", Format::Config),
+        ("matrix-unknown-key", Format::Matrix),
+        ("matrix-expect-missing", Format::Matrix),
+        ("matrix-path-unknown", Format::Matrix),
+        ("matrix-expectation-unknown", Format::Matrix),
+        ("matrix-code-of-sql", Format::Matrix),
+        ("matrix-exception-without-reason", Format::Matrix),
     ] {
         let path = format!("tests/config/broken/{file}.yaml");
         let value = parse(&std::fs::read_to_string(&path).unwrap());
@@ -112,7 +125,7 @@ fn assert_valid(schema: &Schema, value: &Value, name: &str) {
     }
 }
 
-/// As much of JSON Schema as the two schemas use; a keyword that it does not know is an error.
+/// As much of JSON Schema as the schemas use; a keyword that it does not know is an error.
 struct Schema {
     root: Value,
 }

@@ -1,15 +1,19 @@
 //! `throughline check`: is the file right, and what does it mean? Prints the effective config as YAML, with
-//! every default written out and every secret redacted, and a table of each chain's hops.
+//! every default written out and every secret redacted, and a table of each chain's hops and each matrix's cells.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::chain::model::{Budget, Chain, Hop, HttpEndpoint, Producer, Witness, WorkflowStep};
+use crate::chain::template::TemplateValue;
 use crate::config::model::{Config, Identity, Probe, Target, Work};
 use crate::config::scalar::duration_text;
-use crate::config::schema::scalar;
+use crate::config::schema::{flow, scalar};
 use crate::config::{ConfigErrors, Env, Loaded, SecretMode, load_with};
+use crate::matrix::model::{AccessPath, Cell, Matrix, Subject};
 
 /// Validates a config file and describes what it means.
 ///
@@ -19,7 +23,7 @@ pub fn check(path: &Path, env: Env<'_>, mode: SecretMode) -> Result<String, Conf
     load_with(path, env, mode).map(|loaded| describe(&loaded))
 }
 
-/// The effective config, as YAML, then the chains and the number of probes.
+/// The effective config, as YAML, then the chains, the matrices and the number of probes.
 #[must_use]
 pub fn describe(loaded: &Loaded) -> String {
     let config = &loaded.config;
@@ -36,6 +40,10 @@ pub fn describe(loaded: &Loaded) -> String {
     for chain in chains_of(config) {
         out.line(0, "");
         describe_chain(&mut out, chain);
+    }
+    for matrix in matrices_of(config) {
+        out.line(0, "");
+        describe_matrix(&mut out, matrix);
     }
     out.line(0, "");
     let count = config.probes.len();
@@ -84,6 +92,14 @@ fn describe_target(out: &mut Lines, target: &Target, loaded: &Loaded) {
     if target.database_url.is_some() {
         out.line(2, "database:");
         out.secret(3, "url", &format!("{place}.database.url"), loaded);
+        if target.authenticator_url.is_some() {
+            out.secret(
+                3,
+                "authenticator_url",
+                &format!("{place}.database.authenticator_url"),
+                loaded,
+            );
+        }
     }
     if let Some(temporal) = &target.temporal {
         out.line(2, "temporal:");
@@ -130,9 +146,14 @@ fn describe_target(out: &mut Lines, target: &Target, loaded: &Loaded) {
                 out.entry(5, "email", &masked_email(email));
                 out.secret(5, "password", &format!("{place}.password.password"), loaded);
             }
-            Identity::Minted { lifetime, .. } => {
+            Identity::Minted { claims, lifetime, .. } => {
                 out.line(4, "minted:");
                 out.secret(5, "secret", &format!("{place}.minted.secret"), loaded);
+                let claims = claims
+                    .iter()
+                    .map(|(name, value)| (name.clone(), shown_claim(name, value)))
+                    .collect();
+                out.line(5, &format!("claims: {}", flow(&Value::Object(claims))));
                 out.entry(5, "lifetime", &duration_text(*lifetime));
             }
             Identity::Database(_) => {
@@ -182,6 +203,27 @@ fn describe_export(out: &mut Lines, loaded: &Loaded) {
     }
 }
 
+/// A claim may be somebody's address: what is shown is the role, and what is a UUID of each run's own.
+fn shown_claim(name: &str, value: &TemplateValue) -> Value {
+    match value {
+        TemplateValue::Text(text) if name == "role" || text.to_string() == "${uuid}" => {
+            Value::from(text.to_string())
+        }
+        _ => Value::from("given"),
+    }
+}
+
+/// Each matrix once.
+fn matrices_of(config: &Config) -> Vec<&Matrix> {
+    let mut seen = BTreeSet::new();
+    config
+        .probes
+        .iter()
+        .filter_map(|probe| probe.work.matrix())
+        .filter(|matrix| seen.insert(matrix.name.as_str()))
+        .collect()
+}
+
 /// Each chain once, though several probes may use it (with budgets of their own, shown at the probe).
 fn chains_of(config: &Config) -> Vec<&Chain> {
     let mut seen = BTreeSet::new();
@@ -204,7 +246,7 @@ fn describe_chain(out: &mut Lines, chain: &Chain) {
             chain.act.identity
         ),
     );
-    let rows: Vec<[String; 6]> = chain
+    let rows: Vec<_> = chain
         .hops
         .iter()
         .map(|hop| {
@@ -218,16 +260,70 @@ fn describe_chain(out: &mut Lines, chain: &Chain) {
             ]
         })
         .collect();
-    let head = ["hop", "after", "by", "witness", "budget", "lost after"].map(str::to_owned);
-    let width = |column: usize| {
-        std::iter::once(&head)
-            .chain(&rows)
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or_default()
+    table(
+        out,
+        ["hop", "after", "by", "witness", "budget", "lost after"],
+        &rows,
+    );
+}
+
+/// A matrix, and for each row and function the number of its cells by path.
+fn describe_matrix(out: &mut Lines, matrix: &Matrix) {
+    out.line(
+        0,
+        &format!(
+            "# matrix {}: {} cells, looks as {}",
+            matrix.name,
+            matrix.cells.len(),
+            matrix.identities.join(", ")
+        ),
+    );
+    let count = |wanted: &dyn Fn(&Cell) -> bool| match matrix.cells.iter().filter(|cell| wanted(cell)).count()
+    {
+        0 => String::new(),
+        count => count.to_string(),
     };
-    let widths = [0, 1, 2, 3, 4, 5].map(width);
-    for row in std::iter::once(&head).chain(&rows) {
+    let line = |name: &str, object: String, subject: Option<Subject>| {
+        let is_meant = |cell: &Cell| subject.is_none_or(|subject| cell.subject == subject);
+        let [sql, postgrest, rpc, realtime] =
+            AccessPath::ALL.map(|path| count(&|cell| cell.path == path && is_meant(cell)));
+        [
+            name.to_owned(),
+            object,
+            sql,
+            postgrest,
+            rpc,
+            realtime,
+            count(&|cell| is_meant(cell) && !cell.expected.is_positive()),
+        ]
+    };
+    let mut lines = Vec::new();
+    for (index, row) in matrix.rows.iter().enumerate() {
+        lines.push(line(&row.name, row.table.to_string(), Some(Subject::Row(index))));
+    }
+    for (index, function) in matrix.functions.iter().enumerate() {
+        let object = format!("{}.{}()", function.schema, function.function);
+        lines.push(line(&function.name, object, Some(Subject::Function(index))));
+    }
+    lines.push(line("all", String::new(), None));
+    let [sql, postgrest, rpc, realtime] = AccessPath::ALL.map(AccessPath::as_str);
+    table(
+        out,
+        ["cells of", "which is", sql, postgrest, rpc, realtime, "must not"],
+        &lines,
+    );
+}
+
+/// A table in comments: each column as wide as what stands in it.
+fn table<const COLUMNS: usize>(out: &mut Lines, head: [&str; COLUMNS], rows: &[[String; COLUMNS]]) {
+    let head = head.map(str::to_owned);
+    let mut widths = [0; COLUMNS];
+    for row in std::iter::once(&head).chain(rows) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    for row in std::iter::once(&head).chain(rows) {
         let mut text = String::from("#  ");
         for (cell, width) in row.iter().zip(widths) {
             let _ = write!(text, " {cell:<width$} ");

@@ -14,9 +14,10 @@ use crate::access::sql::{Database, literal, table};
 use crate::access::temporal::Temporal;
 use crate::access::{AccessError, Endpoint};
 use crate::chain::model::Chain;
-use crate::config::model::{Config, Target, Work};
+use crate::config::model::{Config, Identity, Target, Work};
 use crate::exit::Exit;
-use crate::probes::identity::tokens;
+use crate::matrix::model::{AccessPath, Matrix};
+use crate::probes::identity::{Credential, tokens};
 use crate::probes::plan;
 
 /// What one check may take.
@@ -104,6 +105,7 @@ fn chosen<'a>(config: &'a Config, probe: Option<&str>) -> Result<Vec<(&'a Target
 async fn examine(target: &Target, works: &[&Work]) -> Vec<Check> {
     let chains: Vec<&Chain> = works.iter().filter_map(|work| work.chain()).collect();
     let chains = chains.as_slice();
+    let matrices: Vec<&Matrix> = works.iter().filter_map(|work| work.matrix()).collect();
     let mut checks = Vec::new();
     checks.push(Check {
         name: "guard".to_owned(),
@@ -116,17 +118,25 @@ async fn examine(target: &Target, works: &[&Work]) -> Vec<Check> {
     });
     match Http::new(target) {
         Ok(http) => {
-            gateway(target, chains, &http, &mut checks).await;
+            gateway(target, chains, &matrices, &http, &mut checks).await;
             worker(target, &http, &mut checks).await;
+            authenticator(target, &matrices, &http, &mut checks).await;
         }
         Err(error) => checks.push(failed("http", &error, "the TLS library cannot be set up")),
     }
-    database(target, chains, &mut checks).await;
+    database(target, chains, &matrices, &mut checks).await;
+    logins(target, &mut checks).await;
     temporal(target, &mut checks).await;
     checks
 }
 
-async fn gateway(target: &Target, chains: &[&Chain], http: &Http, checks: &mut Vec<Check>) {
+async fn gateway(
+    target: &Target,
+    chains: &[&Chain],
+    matrices: &[&Matrix],
+    http: &Http,
+    checks: &mut Vec<Check>,
+) {
     let Some(supabase) = &target.supabase else { return };
     let rest = Postgrest::new(http.clone(), supabase);
     checks.push(match rest.alive(by()).await {
@@ -143,10 +153,17 @@ async fn gateway(target: &Target, chains: &[&Chain], http: &Http, checks: &mut V
     let now = chrono::Utc::now();
     let mut wanted: BTreeSet<String> = target.identities.keys().cloned().collect();
     wanted.extend(chains.iter().flat_map(|chain| plan::identities(chain)));
+    // A login of the database has no token: it is tried where it is used.
+    wanted.retain(|name| !matches!(target.identities.get(name), Some(Identity::Database(_))));
     for name in wanted {
         checks.push(identity(target, &name, http, &rest, now).await);
     }
-    if chains.iter().any(|chain| !chain.listen.is_empty()) {
+    let listens = chains.iter().any(|chain| !chain.listen.is_empty())
+        || matrices
+            .iter()
+            .flat_map(|matrix| &matrix.cells)
+            .any(|cell| cell.path == AccessPath::Realtime);
+    if listens {
         checks.push(realtime(supabase).await);
     }
 }
@@ -217,7 +234,7 @@ async fn realtime(supabase: &crate::config::model::Supabase) -> Check {
     }
 }
 
-async fn database(target: &Target, chains: &[&Chain], checks: &mut Vec<Check>) {
+async fn database(target: &Target, chains: &[&Chain], matrices: &[&Matrix], checks: &mut Vec<Check>) {
     const ADVICE: &str = "check targets.*.database.url, or apply sql/prober-role.sql";
     let Some(url) = &target.database_url else { return };
     let database = match Database::connect(url, by()).await {
@@ -237,6 +254,10 @@ async fn database(target: &Target, chains: &[&Chain], checks: &mut Vec<Check>) {
                 .map(|projection| (table(&projection.table), "select")),
         );
         needed.extend(chain.undo.rows.iter().map(|rows| (table(&rows.table), "delete")));
+    }
+    for matrix in matrices {
+        needed.extend(matrix.rows.iter().map(|row| (table(&row.table), "delete")));
+        needed.extend(matrix.undo.iter().map(|rows| (table(&rows.table), "delete")));
     }
     needed.sort();
     needed.dedup();
@@ -271,6 +292,109 @@ async fn database(target: &Target, chains: &[&Chain], checks: &mut Vec<Check>) {
                 outcome: Err(error.to_string()),
                 advice: ADVICE,
             },
+        });
+    }
+}
+
+/// Whether the connection for the path `sql` of a matrix can become the role of each token that looks this way.
+async fn authenticator(target: &Target, matrices: &[&Matrix], http: &Http, checks: &mut Vec<Check>) {
+    const ADVICE: &str =
+        "check targets.*.database.authenticator_url: it is the role that PostgREST logs in as";
+    let Some(url) = &target.authenticator_url else {
+        return;
+    };
+    let database = match Database::connect(url, by()).await {
+        Ok(database) => {
+            checks.push(passed("authenticator", "connected".to_owned()));
+            database
+        }
+        Err(error) => return checks.push(failed("authenticator", &error, ADVICE)),
+    };
+    let mut identities: BTreeSet<&str> = BTreeSet::new();
+    for matrix in matrices {
+        let by_sql = matrix.cells.iter().filter(|cell| cell.path == AccessPath::Sql);
+        identities.extend(by_sql.map(|cell| matrix.identity(cell)));
+    }
+    let now = chrono::Utc::now();
+    for name in identities {
+        if matches!(target.identities.get(name), Some(Identity::Database(_))) {
+            continue;
+        }
+        let check = format!("role of {name}");
+        // That it has no token is the check of the identity to say.
+        let Ok(credential) = Credential::get(target, name, http, now, by()).await else {
+            continue;
+        };
+        let Some(role) = credential.role else {
+            checks.push(Check {
+                name: check,
+                outcome: Err("its token names no role".to_owned()),
+                advice: "use a token with the claim `role`, or leave `sql` out of its paths in the matrix",
+            });
+            continue;
+        };
+        let query = format!(
+            "select pg_has_role(session_user, oid, 'member') as may from pg_roles where rolname = {}",
+            literal(&role)
+        );
+        let outcome = match database.rows(&query, by()).await {
+            Ok(rows) => match rows
+                .rows
+                .first()
+                .map(|row| row.get("may").and_then(|may| may.as_bool()))
+            {
+                Some(Some(true)) => Ok(format!("can become {role}")),
+                Some(_) => Err(format!("may not become {role}")),
+                None => Err(format!("there is no role {role} in the database")),
+            },
+            Err(error) => Err(error.to_string()),
+        };
+        checks.push(Check {
+            name: check,
+            outcome,
+            advice: ADVICE,
+        });
+    }
+}
+
+/// Whether each login of the database is let in, and whether any policy applies to it.
+async fn logins(target: &Target, checks: &mut Vec<Check>) {
+    const ADVICE: &str = "check targets.*.identities: the URL, and whether the role may log in";
+    for (name, identity) in &target.identities {
+        let Identity::Database(url) = identity else {
+            continue;
+        };
+        let check = format!("identity {name}");
+        let database = match Database::connect(url, by()).await {
+            Ok(database) => database,
+            Err(error) => {
+                checks.push(failed(&check, &error, ADVICE));
+                continue;
+            }
+        };
+        let query =
+            "select rolname, rolsuper or rolbypassrls as free from pg_roles where rolname = session_user";
+        let outcome = match database.rows(query, by()).await {
+            Ok(rows) => {
+                let row = rows.rows.first();
+                let role = row
+                    .and_then(|row| row.get("rolname")?.as_str())
+                    .unwrap_or_default();
+                let free = row.and_then(|row| row.get("free")?.as_bool()).unwrap_or_default();
+                Ok(if free {
+                    format!(
+                        "logs in as {role}, which no policy applies to: it is a superuser or has BYPASSRLS"
+                    )
+                } else {
+                    format!("logs in as {role}")
+                })
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        checks.push(Check {
+            name: check,
+            outcome,
+            advice: ADVICE,
         });
     }
 }

@@ -26,6 +26,18 @@ async fn check_and_doctor_say_what_is_there_and_what_is_missing() {
     let healthy = verb("doctor", &sandbox.shipped()).done().await;
     assert_eq!(healthy.code, Some(0), "{}{}", healthy.stdout, healthy.stderr);
     assert!(!healthy.stdout.contains("FAIL"), "{}", healthy.stdout);
+    for line in [
+        "can become anon",
+        "can become authenticated",
+        "can become service_role",
+        "logs in as app_backend",
+    ] {
+        assert!(
+            healthy.stdout.lines().any(|told| told.ends_with(line)),
+            "{line} is not in\n{}",
+            healthy.stdout
+        );
+    }
 
     // A token that this project did not issue.
     std::fs::write(
@@ -47,7 +59,7 @@ async fn check_and_doctor_say_what_is_there_and_what_is_missing() {
     assert_eq!(told.code, Some(4), "{}{}", told.stdout, told.stderr);
     failed(&told.stdout, "worker");
 
-    for of in ["config", "chain"] {
+    for of in ["config", "chain", "matrix"] {
         let schema = sandbox.prober("render").args(&["schema", of]).done().await;
         assert_eq!(schema.code, Some(0), "{}", schema.stderr);
         let schema: serde_json::Value = serde_json::from_str(&schema.stdout).unwrap();

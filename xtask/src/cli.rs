@@ -37,12 +37,34 @@ pub(crate) struct DemoArgs {
     /// Break the chain first; repeatable (`throughline-sandbox fault list` names them)
     #[arg(long, value_name = "ID")]
     pub(crate) fault: Vec<String>,
+    /// The probe of the sandbox's config file that is run
+    #[arg(long, value_enum, default_value_t = Probe::OrgBootstrapEvents)]
+    pub(crate) probe: Probe,
     /// The form of the prober's report on stdout
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
     /// Keep the sandbox's folder (its logs and its database files) and say where it is
     #[arg(long)]
     pub(crate) keep: bool,
+}
+
+/// The probes of the sandbox's config file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Probe {
+    /// The chain of a bootstrap
+    OrgBootstrapEvents,
+    /// Who sees what of an organization, on each access path
+    OrgVisibility,
+}
+
+impl Probe {
+    /// Its name in the config file, which is its name as a flag's value too.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::OrgBootstrapEvents => "org-bootstrap-events",
+            Self::OrgVisibility => "org-visibility",
+        }
+    }
 }
 
 /// The prober's own output formats.

@@ -15,8 +15,6 @@ use crate::progress::{self, seconds};
 use crate::sandbox::{Sandbox, StateDir};
 use crate::setup::{self, For};
 
-/// The probe of the sandbox's own config file that the demo runs.
-const PROBE: &str = "org-bootstrap-events";
 /// Far past the probe's own deadline and its clean-up; a prober that hangs is a bug, and the demo says so.
 const RUN_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -39,11 +37,12 @@ pub(crate) fn run(environment: &Environment, interrupt: &Interrupt, args: &DemoA
     let sandbox = Sandbox::start(&binaries, &parts, &mut state, &args.fault, interrupt)?;
     times.lap("sandbox start");
 
-    progress::stage(&format!("throughline run --probe {PROBE}"));
+    let probe = args.probe.as_str();
+    progress::stage(&format!("throughline run --probe {probe}"));
     let mut prober = Command::new(&binaries.prober);
     prober.arg("run").arg("--config").arg(&sandbox.config).args([
         "--probe",
-        PROBE,
+        probe,
         "--output",
         args.output.as_str(),
     ]);

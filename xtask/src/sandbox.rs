@@ -54,7 +54,7 @@ fn explain(binaries: &Binaries, config: &Path, state: &Path) -> Result<()> {
     let (config, state) = (config.display(), state.display());
     let text = format!(
         "\nThe sandbox is up. Its config file is\n    {config}\n\
-         Probe it:\n    {prober} run --config {config}\n\
+         Probe it:\n    {prober} run --config {config} --probe org-bootstrap-events\n\
          Break it, and mend it:\n    {sandbox} fault list\n    \
          {sandbox} fault inject rt-not-in-publication --state-dir {state}\n    \
          {sandbox} fault clear rt-not-in-publication --state-dir {state}\n\
