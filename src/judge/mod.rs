@@ -1,5 +1,6 @@
 //! Judgement: from observations to hops, assertions and a verdict. Pure: no clock, no network.
 
+pub mod checklist;
 pub mod diagnose;
 pub mod evidence;
 #[cfg(test)]
