@@ -184,6 +184,8 @@ pub struct Policy {
     pub calls: Vec<Called>,
     /// The relations that the conditions read in sub-selects, the policy's own table too if it does.
     pub reads: Vec<Relation>,
+    /// The conditions have sub-selects, be it one that reads no relation (`(select auth.uid())`).
+    pub sub_selects: bool,
 }
 
 /// A function that a policy calls.
@@ -453,39 +455,31 @@ impl Catalog {
             .filter(move |function| function.schema == schema && function.name == name)
     }
 
-    /// How asking a policy comes to ask the same table's policies again, which PostgreSQL refuses with 42P17: the
-    /// tables on the way, the first and the last being this one. None: it does not.
+    /// How asking a policy comes to ask a table's policies that are being asked already, which PostgreSQL refuses
+    /// with 42P17: the tables on the way, the policy's own first, the one that is met again last. None: it does not.
     ///
-    /// A role reads what a policy reads with its own rights, so a table on the way ends the search where it is not
-    /// guarded for the role. A view is followed where it reads with the rights of who reads it. What functions read
-    /// is not followed.
+    /// What a policy reads is read as the role itself, so a table ends the search where it is not guarded for the
+    /// role, or where its SELECT policies have no sub-select (PostgreSQL does not look further then). A view is
+    /// followed where it reads with the rights of who reads it. What functions read is not followed.
     #[must_use]
     pub fn recursion(&self, table: &Table, policy: &Policy, role: &Role) -> Option<Vec<String>> {
         if !table.is_guarded_for(role) {
             return None;
         }
         let mut way = vec![table.full_name()];
-        let mut known = BTreeSet::new();
-        self.leads_back(&policy.reads, table, role, &mut way, &mut known)
+        self.comes_back(&policy.reads, role, &mut way, &mut BTreeSet::new())
             .then_some(way)
     }
 
-    fn leads_back(
+    /// Whether reading these meets a table that is on the way; `done` are those behind which nothing does.
+    fn comes_back(
         &self,
         reads: &[Relation],
-        to: &Table,
         role: &Role,
         way: &mut Vec<String>,
-        known: &mut BTreeSet<Relation>,
+        done: &mut BTreeSet<String>,
     ) -> bool {
         for relation in reads {
-            if relation.schema == to.schema && relation.name == to.name {
-                way.push(to.full_name());
-                return true;
-            }
-            if !known.insert(relation.clone()) {
-                continue;
-            }
             let Some(next) = self
                 .tables
                 .iter()
@@ -493,20 +487,32 @@ impl Catalog {
             else {
                 continue;
             };
-            way.push(next.full_name());
+            let name = next.full_name();
             let through: Vec<Relation> = if next.security_invoker {
                 next.reads.clone()
-            } else if next.is_guarded_for(role) {
-                next.policies_for(&role.name, Command::Select)
+            } else {
+                let policies: Vec<&Policy> = next.policies_for(&role.name, Command::Select).collect();
+                if !next.is_guarded_for(role) || !policies.iter().any(|policy| policy.sub_selects) {
+                    continue;
+                }
+                policies
+                    .iter()
                     .flat_map(|policy| policy.reads.iter().cloned())
                     .collect()
-            } else {
-                Vec::new()
             };
-            if self.leads_back(&through, to, role, way, known) {
+            if way.contains(&name) {
+                way.push(name);
+                return true;
+            }
+            if done.contains(&name) {
+                continue;
+            }
+            way.push(name.clone());
+            if self.comes_back(&through, role, way, done) {
                 return true;
             }
             way.pop();
+            done.insert(name);
         }
         false
     }
@@ -556,10 +562,11 @@ pub fn query(asked: &Asked) -> String {
     query
 }
 
-/// The tables that a policy reads stand in `pg_depend`. The functions that it calls do so only where they are not
-/// PostgreSQL's own, so they are taken from its stored expression, whose nodes name them (`:funcid`, `:opfuncid`).
-/// Columns that came with a later PostgreSQL (`set_option` with 16) are read through JSON, so that an earlier one
-/// takes the statement too.
+/// What a policy calls and reads is taken from its stored expression, whose nodes name it (`:funcid 1598`), not from
+/// `pg_depend`: that leaves PostgreSQL's own functions out (`random()`), and has the same entry for a policy that
+/// reads its own table and one that looks at a column of the row in hand. A text or a name in the expression cannot
+/// be taken for a node, for its blanks are escaped. Columns that came with a later PostgreSQL (`set_option`, 16) are
+/// read through JSON, so that an earlier one takes the statement too.
 const QUERY: &str = r#"
 with recursive
 asked_role as materialized (
@@ -574,12 +581,15 @@ becomes(member, role) as (
     where coalesce((to_jsonb(m) ->> 'set_option')::boolean, true)
 ),
 asked_table(schema, name) as ($TABLES),
--- What a policy reads (not merely a column of its own row), and what a view reads.
+-- The parts of a policy's conditions that name a function or, in a sub-select, a relation.
+node as materialized (
+    select distinct p.oid as policy, p.polrelid as guarded, part.of[1] as kind, part.of[2]::oid as oid
+    from pg_policy p,
+        regexp_matches(concat(p.polqual::text, p.polwithcheck::text), ':(funcid|opfuncid|relid) (\d+)', 'g') part(of)
+),
+-- What a policy reads, and what a view reads.
 reads(source, target) as materialized (
-    select p.polrelid, d.refobjid
-    from pg_depend d join pg_policy p on p.oid = d.objid
-    where d.classid = 'pg_policy'::regclass and d.refclassid = 'pg_class'::regclass
-      and d.deptype = 'n' and (d.refobjsubid = 0 or d.refobjid <> p.polrelid)
+    select guarded, oid from node where kind = 'relid'
     union
     select w.ev_class, d.refobjid
     from pg_depend d join pg_rewrite w on w.oid = d.objid
@@ -592,12 +602,6 @@ relation(oid) as (
     where c.relkind in ('r', 'p', 'v', 'm', 'f')
     union
     select r.target from relation t join reads r on r.source = t.oid
-),
-called as materialized (
-    select distinct p.oid as policy, p.polrelid as relation, (node.parts)[1]::oid as function
-    from pg_policy p,
-        regexp_matches(concat(p.polqual::text, p.polwithcheck::text), ':(?:op)?funcid (\d+)', 'g') node(parts)
-    where p.polrelid in (select oid from relation) and (node.parts)[1] <> '0'
 ),
 published as materialized (
     select schemaname, tablename, json_agg(pubname order by pubname) as names
@@ -649,6 +653,7 @@ select
                                          where of_role = 0 or pg_has_role(r.oid, of_role, 'usage'))),
             'using', pg_get_expr(p.polqual, p.polrelid),
             'with_check', pg_get_expr(p.polwithcheck, p.polrelid),
+            'sub_selects', concat(p.polqual::text, p.polwithcheck::text) ~ '\{SUBLINK',
             'calls', (select coalesce(json_agg(json_build_object(
                 'schema', fn.nspname,
                 'name', f.proname,
@@ -658,12 +663,12 @@ select
                 'names_table', f.oid >= 16384 and coalesce(f.prosrc, '')
                     ~ ('\m' || regexp_replace(c.relname, '(\W)', '\\\1', 'g') || '\M')
              ) order by fn.nspname, f.proname), '[]')
-             from called d join pg_proc f on f.oid = d.function join pg_namespace fn on fn.oid = f.pronamespace
-             where d.policy = p.oid),
-            'reads', (select coalesce(json_agg(distinct jsonb_build_object('schema', tn.nspname, 'name', t.relname)), '[]')
-             from pg_depend d join pg_class t on t.oid = d.refobjid join pg_namespace tn on tn.oid = t.relnamespace
-             where d.classid = 'pg_policy'::regclass and d.objid = p.oid and d.refclassid = 'pg_class'::regclass
-               and d.deptype = 'n' and (d.refobjsubid = 0 or d.refobjid <> p.polrelid))
+             from pg_proc f join pg_namespace fn on fn.oid = f.pronamespace
+             where f.oid in (select oid from node where node.policy = p.oid and kind <> 'relid')),
+            'reads', (select coalesce(json_agg(json_build_object('schema', tn.nspname, 'name', t.relname)
+                                               order by tn.nspname, t.relname), '[]')
+             from pg_class t join pg_namespace tn on tn.oid = t.relnamespace
+             where t.oid in (select oid from node where node.policy = p.oid and kind = 'relid'))
          ) order by p.polname), '[]') from pg_policy p where p.polrelid = c.oid),
         'grants', (select coalesce(json_agg(json_build_object(
             'role', r.rolname,
@@ -714,3 +719,278 @@ select
                               'delete', p.pubdelete)
      from pg_publication p where p.pubname = $PUBLICATION) as publication
 "#;
+
+/// Values to begin a test with: a table that everything is right with.
+#[cfg(test)]
+pub(crate) mod sample {
+    use super::*;
+
+    /// A role with no rights of its own.
+    pub(crate) fn role(name: &str) -> Role {
+        Role {
+            name: name.to_owned(),
+            superuser: false,
+            bypass_rls: false,
+            inherit: false,
+            login: false,
+            can_become: Vec::new(),
+        }
+    }
+
+    /// SELECT on every column.
+    pub(crate) fn reader(role: &str) -> Grant {
+        Grant {
+            role: role.to_owned(),
+            schema_usage: true,
+            owns: false,
+            select: true,
+            insert: false,
+            update: false,
+            delete: false,
+            select_columns: vec!["id".to_owned(), "org_id".to_owned()],
+            insert_columns: Vec::new(),
+            update_columns: Vec::new(),
+        }
+    }
+
+    /// A SELECT policy for a role.
+    pub(crate) fn policy(name: &str, role: &str) -> Policy {
+        Policy {
+            name: name.to_owned(),
+            permissive: true,
+            command: Some(Command::Select),
+            roles: vec![role.to_owned()],
+            applies_to: vec![role.to_owned()],
+            using: Some("(org_id = (select auth.org()))".to_owned()),
+            with_check: None,
+            calls: vec![Called {
+                schema: "auth".to_owned(),
+                name: "org".to_owned(),
+                arguments: String::new(),
+                volatility: Volatility::Stable,
+                security_definer: false,
+                names_table: false,
+            }],
+            reads: Vec::new(),
+            sub_selects: true,
+        }
+    }
+
+    /// A published table of the schema `public` that `authenticated` sees through a policy and `service_role`
+    /// because it bypasses; `anon` has a grant and no policy.
+    pub(crate) fn table(name: &str) -> Table {
+        Table {
+            schema: "public".to_owned(),
+            name: name.to_owned(),
+            kind: Kind::Table,
+            row_security: true,
+            force_row_security: false,
+            owner: "postgres".to_owned(),
+            replica_identity: ReplicaIdentity::Default,
+            key: vec!["id".to_owned()],
+            columns: vec!["id".to_owned(), "org_id".to_owned()],
+            policies: vec![policy("own", "authenticated")],
+            publications: vec![PUBLICATION.to_owned()],
+            grants: vec![reader("anon"), reader("authenticated"), reader("service_role")],
+            reads: Vec::new(),
+            security_invoker: false,
+        }
+    }
+
+    /// A SECURITY DEFINER function of the schema `api` that only `service_role` may execute.
+    pub(crate) fn function(name: &str) -> Function {
+        Function {
+            schema: "api".to_owned(),
+            name: name.to_owned(),
+            arguments: "p_id uuid".to_owned(),
+            language: "sql".to_owned(),
+            security_definer: true,
+            search_path: Some("\"\"".to_owned()),
+            volatility: Volatility::Stable,
+            public_execute: false,
+            executable_by: vec!["service_role".to_owned()],
+            schema_usage: vec!["service_role".to_owned()],
+            owner: "postgres".to_owned(),
+            owner_bypasses: true,
+        }
+    }
+
+    /// These tables, the three roles of Supabase, and the publication.
+    pub(crate) fn catalog(tables: Vec<Table>) -> Catalog {
+        Catalog {
+            tables,
+            functions: Vec::new(),
+            roles: vec![
+                role("anon"),
+                role("authenticated"),
+                Role {
+                    bypass_rls: true,
+                    ..role("service_role")
+                },
+            ],
+            publication: Some(Publication {
+                all_tables: false,
+                insert: true,
+                update: true,
+                delete: true,
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sample::{catalog, policy, reader, role, table};
+    use super::*;
+
+    fn relation(name: &str) -> Relation {
+        Relation {
+            schema: "public".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    #[test]
+    fn policies_decide_for_everybody_but_who_bypasses_them_or_owns_the_table() {
+        let mut of = table("t");
+        let plain = role("authenticated");
+        assert!(of.is_guarded_for(&plain));
+        for (superuser, bypass_rls) in [(true, false), (false, true)] {
+            let free = Role {
+                superuser,
+                bypass_rls,
+                ..plain.clone()
+            };
+            assert!(!of.is_guarded_for(&free));
+        }
+        of.grants[1].owns = true;
+        assert!(!of.is_guarded_for(&plain), "the owner");
+        of.force_row_security = true;
+        assert!(of.is_guarded_for(&plain), "the owner, with FORCE");
+        of.row_security = false;
+        assert!(!of.is_guarded_for(&plain), "policies without row security");
+    }
+
+    #[test]
+    fn a_guarded_row_gets_through_a_permissive_policy_for_the_role_and_the_command_only() {
+        let mut of = table("t");
+        let signed_in = role("authenticated");
+        assert!(of.lets_through(&signed_in, Command::Select));
+        assert!(!of.lets_through(&signed_in, Command::Update), "another command");
+        assert!(!of.lets_through(&role("anon"), Command::Select), "another role");
+        of.policies[0].permissive = false;
+        assert!(!of.lets_through(&signed_in, Command::Select), "restrictive alone");
+        of.policies[0].permissive = true;
+        of.policies[0].command = None;
+        assert!(of.lets_through(&signed_in, Command::Update), "for all commands");
+    }
+
+    #[test]
+    fn a_grant_on_columns_allows_these_and_no_other() {
+        let mut grant = reader("anon");
+        grant.select = false;
+        grant.select_columns = vec!["id".to_owned()];
+        assert!(grant.allows(Command::Select, ["id"]));
+        assert!(grant.allows(Command::Select, []));
+        assert!(!grant.allows(Command::Select, ["id", "org_id"]));
+        grant.select_columns.clear();
+        assert!(!grant.allows(Command::Select, []), "no column at all");
+        assert!(!grant.allows(Command::Delete, []));
+        assert!(
+            !table("t").may_select("nobody", ["id"]),
+            "a role that does not exist"
+        );
+    }
+
+    #[test]
+    fn old_rows_need_a_key_or_a_replica_identity_of_their_own() {
+        let mut of = table("t");
+        assert!(of.identifies_old_rows());
+        of.key.clear();
+        assert!(!of.identifies_old_rows());
+        of.replica_identity = ReplicaIdentity::Full;
+        assert!(of.identifies_old_rows());
+        of.replica_identity = ReplicaIdentity::Nothing;
+        of.key = vec!["id".to_owned()];
+        assert!(!of.identifies_old_rows());
+    }
+
+    #[test]
+    fn a_policy_that_reads_its_own_table_recurses_for_who_is_guarded_only() {
+        let mut of = table("t");
+        of.policies[0].reads = vec![relation("t")];
+        let all = catalog(vec![of]);
+        let found = |role: &str| {
+            all.recursion(
+                &all.tables[0],
+                &all.tables[0].policies[0],
+                all.role(role).unwrap(),
+            )
+        };
+        assert_eq!(found("authenticated").unwrap(), ["public.t", "public.t"]);
+        assert_eq!(found("service_role"), None);
+    }
+
+    #[test]
+    fn a_policy_recurses_through_the_policy_of_another_table_and_through_a_view_of_its_reader() {
+        let mut of = table("t");
+        of.policies[0].reads = vec![relation("v")];
+        let mut view = table("v");
+        view.kind = Kind::View;
+        view.row_security = false;
+        view.policies.clear();
+        view.reads = vec![relation("u")];
+        view.security_invoker = true;
+        let mut other = table("u");
+        other.policies[0].reads = vec![relation("t")];
+        let mut all = catalog(vec![of, view, other]);
+        let signed_in = role("authenticated");
+        let found = |all: &Catalog| all.recursion(&all.tables[0], &all.tables[0].policies[0], &signed_in);
+        assert_eq!(
+            found(&all).unwrap(),
+            ["public.t", "public.v", "public.u", "public.t"]
+        );
+        all.tables[1].security_invoker = false;
+        assert_eq!(found(&all), None, "the view's owner reads");
+        all.tables[1].security_invoker = true;
+        all.tables[2].row_security = false;
+        assert_eq!(found(&all), None, "nobody asks the policy of the other table");
+    }
+
+    #[test]
+    fn a_policy_for_writing_may_read_its_table_while_no_policy_for_reading_has_a_sub_select() {
+        let mut of = table("t");
+        of.policies[0].sub_selects = false;
+        let mut writes = policy("writes", "authenticated");
+        writes.command = Some(Command::Update);
+        writes.reads = vec![relation("t")];
+        of.policies.push(writes);
+        let mut all = catalog(vec![of]);
+        let signed_in = role("authenticated");
+        let found = |all: &Catalog| all.recursion(&all.tables[0], &all.tables[0].policies[1], &signed_in);
+        assert_eq!(found(&all), None);
+        all.tables[0].policies[0].sub_selects = true;
+        assert!(found(&all).is_some());
+    }
+
+    #[test]
+    fn a_name_cannot_break_out_of_the_query_nor_be_taken_for_a_part_of_it() {
+        let mut asked = Asked::default();
+        asked.roles.insert("x', '$TABLES".to_owned());
+        asked.tables.insert(TableName {
+            schema: "public".to_owned(),
+            name: "$FUNCTIONS".to_owned(),
+        });
+        let query = query(&asked);
+        assert!(query.contains("array['x'', ''$TABLES']::text[]"));
+        assert!(query.contains("values ('public', '$FUNCTIONS')"));
+        assert!(query.contains("(select null::text, null::text where false) asked_function"));
+    }
+
+    #[test]
+    fn an_answer_of_another_form_is_an_error_of_the_database_and_no_panic() {
+        assert!(Catalog::from_rows(Vec::new()).is_err());
+        let odd = Catalog::from_rows(vec![Map::from_iter([("tables".to_owned(), Value::Null)])]);
+        assert_eq!(odd.unwrap_err().endpoint, Endpoint::Database);
+    }
+}

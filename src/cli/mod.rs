@@ -1,6 +1,7 @@
 //! Verbs and their flags.
 
 pub mod check;
+pub mod checklist;
 pub mod doctor;
 pub mod render;
 pub mod run;
@@ -35,6 +36,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Try each endpoint and identity of the config, and say what is missing before a run does.
     Doctor(doctor::DoctorArgs),
+    /// Say what the database's catalog lets one predict of what a probe names: it writes nothing.
+    Checklist(checklist::ChecklistArgs),
     /// Print generated files.
     #[command(subcommand)]
     Render(Render),
@@ -112,6 +115,7 @@ pub async fn dispatch(cli: Cli) -> Exit {
             }
             Err(errors) => complain(&errors.to_string(), Exit::Usage),
         },
+        Command::Checklist(args) => checklist::checklist(args).await,
         Command::Render(Render::Schema { of }) => {
             say(&render::schema(of));
             Exit::Pass

@@ -3,6 +3,7 @@
 //! Every report is a pure function from the record (and, for the terminal, a [`Style`]) to text. Nothing
 //! here opens a file or looks at the environment: the caller does, and passes in what it saw.
 
+pub mod checklist;
 pub mod json;
 pub mod junit;
 pub mod progress;
