@@ -5,6 +5,8 @@
 
 pub mod json;
 pub mod junit;
+pub mod matrix;
+mod page;
 pub mod progress;
 mod style;
 pub mod terminal;
