@@ -75,7 +75,9 @@ enum FileError {
     Json(#[from] JsonError),
     #[error(transparent)]
     Csv(#[from] CsvError),
-    #[error("the record is of `{chain}` and holds no matrix ({why}): give one of a probe with `kind: visibility`")]
+    #[error(
+        "the record is of `{chain}` and holds no matrix ({why}): give one of a probe with `kind: visibility`"
+    )]
     NoMatrix { chain: String, why: &'static str },
 }
 
@@ -183,7 +185,12 @@ fn choose_matrix<'a>(config: &'a Config, name: Option<&str>) -> Result<(&'a Prob
                 config.path.display()
             ));
         }
-        (None, _) => return Err(format!("say which probe: --probe NAME, one of: {}", names.join(", "))),
+        (None, _) => {
+            return Err(format!(
+                "say which probe: --probe NAME, one of: {}",
+                names.join(", ")
+            ));
+        }
     };
     let (probe, target) = choose(config, Some(name))?;
     if !names.contains(&probe.name.as_str()) {

@@ -292,9 +292,8 @@ fn told(page: &mut Page, change: &Change) {
             change.kind_as_str()
         )),
     );
-    for difference in change.differences(style.sign(" → ", " -> ")) {
-        page.sentence("      ", &style.clean(&difference));
-    }
+    let differences = change.differences(style.sign(" → ", " -> "));
+    page.sentence("      ", &style.clean(&differences.join("; ")));
     if change.course == Course::Worse && !row.detail.is_empty() {
         page.sentence("      why: ", &style.clean(&row.detail));
     }

@@ -54,7 +54,8 @@ pub(in super::super) fn tell(page: &mut Page, visibility: &VisibilityRecord) {
 fn tables(page: &mut Page, visibility: &VisibilityRecord) {
     let style = page.style;
     let tables = Table::all(visibility);
-    let drawn: Vec<Vec<String>> = tables.iter().map(|table| table.draw(style)).collect();
+    let common = Widths::over(&tables, style);
+    let drawn: Vec<Vec<String>> = tables.iter().map(|table| table.draw(&common, style)).collect();
     let all = drawn.iter().map(Vec::len).sum::<usize>();
     if all <= LINES_MAX {
         for lines in drawn {
@@ -89,9 +90,10 @@ fn tables(page: &mut Page, visibility: &VisibilityRecord) {
     }
     if left_out > 0 {
         let more = words::count(left_out, "more subject");
-        page.line(format!(
-            "and {more} with cells that do not match, in the JSON report"
-        ));
+        page.sentence(
+            "",
+            &format!("and {more} with cells that do not match, in the JSON report"),
+        );
     }
     let good: Vec<_> = tables.iter().filter(|table| table.bad == 0).collect();
     for table in good.iter().take(NAMED_MAX) {
@@ -107,18 +109,21 @@ fn tables(page: &mut Page, visibility: &VisibilityRecord) {
     }
     if let Some(rest) = good.get(NAMED_MAX..).filter(|rest| !rest.is_empty()) {
         let cells: usize = rest.iter().map(|table| table.cells).sum();
-        page.line(format!(
-            "  and {}: {} as declared",
-            words::count(rest.len() as u64, "more subject"),
-            words::count(cells as u64, "cell")
-        ));
+        page.sentence(
+            "  ",
+            &format!(
+                "and {}: {} as declared",
+                words::count(rest.len() as u64, "more subject"),
+                words::count(cells as u64, "cell")
+            ),
+        );
     }
 }
 
 impl Table<'_> {
     /// A heading, then one line for each path and operation. Where the columns do not fit beside each other
     /// they stand in several blocks, below each other.
-    fn draw(&self, style: Style) -> Vec<String> {
+    fn draw(&self, common: &Widths<'_>, style: Style) -> Vec<String> {
         let object = if self.object == self.subject {
             String::new()
         } else {
@@ -131,9 +136,10 @@ impl Table<'_> {
         );
         let merged = self.merged();
         let all: Vec<usize> = (0..self.identities.len().min(COLUMNS_MAX)).collect();
-        let wide = [true, false]
+        let own = Widths::default();
+        let wide = [(common, true), (&own, true), (common, false), (&own, false)]
             .into_iter()
-            .find_map(|worded| Grid::fit(&merged, self, &all, worded, style));
+            .find_map(|(least, worded)| Grid::fit(&merged, self, &all, least, worded, style));
         let mut lines = vec![heading];
         if let Some(grid) = wide {
             lines.extend(grid.lines(&merged));
@@ -144,9 +150,12 @@ impl Table<'_> {
                 let (taken, grid) = (1..=rest.len())
                     .rev()
                     .find_map(|taken| {
-                        Some((taken, Grid::fit(&self.lines, self, &rest[..taken], false, style)?))
+                        Some((
+                            taken,
+                            Grid::fit(&self.lines, self, &rest[..taken], &own, false, style)?,
+                        ))
                     })
-                    .unwrap_or_else(|| (1, Grid::new(&self.lines, self, &rest[..1], false, style)));
+                    .unwrap_or_else(|| (1, Grid::new(&self.lines, self, &rest[..1], &own, false, style)));
                 lines.extend(grid.lines(&self.lines));
                 rest = &rest[taken..];
             }
@@ -160,6 +169,34 @@ impl Table<'_> {
             ));
         }
         lines
+    }
+}
+
+/// Least widths, which let the columns of several tables stand below each other.
+#[derive(Default)]
+struct Widths<'a> {
+    path: usize,
+    operations: usize,
+    identities: HashMap<&'a str, usize>,
+}
+
+impl<'a> Widths<'a> {
+    fn over(tables: &[Table<'a>], style: Style) -> Self {
+        let mut common = Self::default();
+        for table in tables {
+            for line in table.merged() {
+                common.path = common.path.max(line.path.as_str().len());
+                common.operations = common.operations.max(line.operations().len());
+                for (cell, identity) in line.cells.iter().zip(&table.identities) {
+                    if let Some(cell) = cell {
+                        let width = shown(Sign::of(cell), true, style).chars().count();
+                        let widest = common.identities.entry(identity).or_default();
+                        *widest = width.max(*widest);
+                    }
+                }
+            }
+        }
+        common
     }
 }
 
@@ -181,14 +218,22 @@ impl<'a> Grid<'a> {
         lines: &[Line<'_>],
         table: &Table<'_>,
         columns: &'a [usize],
+        least: &Widths<'_>,
         worded: bool,
         style: Style,
     ) -> Option<Self> {
-        let grid = Self::new(lines, table, columns, worded, style);
+        let grid = Self::new(lines, table, columns, least, worded, style);
         (grid.width() <= style.width).then_some(grid)
     }
 
-    fn new(lines: &[Line<'_>], table: &Table<'_>, columns: &'a [usize], worded: bool, style: Style) -> Self {
+    fn new(
+        lines: &[Line<'_>],
+        table: &Table<'_>,
+        columns: &'a [usize],
+        least: &Widths<'_>,
+        worded: bool,
+        style: Style,
+    ) -> Self {
         let names: Vec<String> = columns
             .iter()
             .map(|column| {
@@ -205,7 +250,8 @@ impl<'a> Grid<'a> {
             .map(|(column, name)| {
                 let cells = lines.iter().filter_map(|line| line.cells[*column]);
                 let widest = cells.map(|cell| shown(Sign::of(cell), worded, style).chars().count());
-                widest.max().unwrap_or(0).max(name.chars().count())
+                let least = least.identities.get(table.identities[*column]).copied();
+                widest.max().max(least).unwrap_or(0).max(name.chars().count())
             })
             .collect();
         let widest = |of: fn(&Line<'_>) -> usize| lines.iter().map(of).max().unwrap_or(0);
@@ -213,8 +259,8 @@ impl<'a> Grid<'a> {
             columns,
             names,
             widths,
-            path: widest(|line| line.path.as_str().len()),
-            operations: widest(|line| line.operations().len()),
+            path: widest(|line| line.path.as_str().len()).max(least.path),
+            operations: widest(|line| line.operations().len()).max(least.operations),
             worded,
             style,
         }
@@ -233,7 +279,8 @@ impl<'a> Grid<'a> {
         }
         let mut drawn = vec![style.paint(Paint::Dim, heading.trim_end())];
         let mut before = None;
-        for line in lines {
+        let asked = |line: &&Line<'_>| self.columns.iter().any(|column| line.cells[*column].is_some());
+        for line in lines.iter().filter(asked) {
             // The path stands once, above its operations.
             let path = if before == Some(line.path) {
                 ""
@@ -404,10 +451,13 @@ fn reasons(page: &mut Page, visibility: &VisibilityRecord) {
     }
     if let Some(rest) = reasons.get(REASONS_MAX..).filter(|rest| !rest.is_empty()) {
         let cells: usize = rest.iter().map(|reason| reason.cells.len()).sum();
-        page.line(format!(
-            "and {} that do not match, in the JSON report",
-            words::count(cells as u64, "more cell")
-        ));
+        page.sentence(
+            "",
+            &format!(
+                "and {} that do not match, in the JSON report",
+                words::count(cells as u64, "more cell")
+            ),
+        );
     }
 }
 

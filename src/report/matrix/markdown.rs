@@ -86,7 +86,7 @@ fn legend(text: &mut String, visibility: &VisibilityRecord) {
         .map(|sign| format!("{} {}", sign.unicode(), sign.meaning()))
         .collect();
     if !items.is_empty() {
-        *text += &format!("\n{}\n", items.join(" · "));
+        *text += &format!("\n{}\n", items.join("; "));
     }
 }
 
