@@ -29,6 +29,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "0008_realtime.sql",
         include_str!("../migrations/0008_realtime.sql"),
     ),
+    (
+        "0009_application.sql",
+        include_str!("../migrations/0009_application.sql"),
+    ),
     // The file that real deployments apply; here too nothing else creates the role.
     ("prober-role.sql", include_str!("../../sql/prober-role.sql")),
 ];

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use reqwest::Method;
-use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_RANGE, DATE, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
@@ -47,6 +47,8 @@ pub struct HttpAnswer {
     pub body: Value,
     /// The `Date` header: the gateway's clock, in whole seconds.
     pub date: Option<DateTime<Utc>>,
+    /// How many rows it is about: the size in a `Content-Range` header, where PostgREST was asked to count.
+    pub count: Option<u64>,
     /// When the request was sent.
     pub sent: Instant,
     /// When the head of the answer was there.
@@ -121,6 +123,11 @@ impl Http {
                 .and_then(|value| value.to_str().ok())
                 .and_then(|text| DateTime::parse_from_rfc2822(text).ok())
                 .map(|date| date.with_timezone(&Utc));
+            let count = response
+                .headers()
+                .get(CONTENT_RANGE)
+                .and_then(|value| value.to_str().ok())
+                .and_then(|range| range.rsplit_once('/')?.1.parse().ok());
             let mut body = Vec::new();
             let mut chunks = response.bytes_stream();
             while let Some(chunk) = chunks.next().await {
@@ -138,6 +145,7 @@ impl Http {
                 status,
                 body: json_or_text(&body),
                 date,
+                count,
                 sent,
                 received,
             })

@@ -3,6 +3,7 @@
 //! Each module turns a wire protocol into plain values and an [`AccessError`] that says who is to blame:
 //! an endpoint that cannot be reached is the prober's problem until the target itself says otherwise.
 
+pub mod catalog;
 pub mod http;
 pub mod postgrest;
 pub mod realtime;

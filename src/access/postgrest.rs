@@ -19,6 +19,35 @@ pub struct Postgrest {
     api_key: SecretString,
 }
 
+/// Something done to the row that a key names.
+#[derive(Debug, Clone, Copy)]
+pub enum TableRequest<'a> {
+    /// `GET`, at most one row.
+    Read {
+        /// The select list, as PostgREST writes it.
+        columns: &'a str,
+        /// Columns or paths, and their values.
+        key: &'a [(String, Value)],
+    },
+    /// `POST`.
+    Insert {
+        /// The row.
+        row: &'a Value,
+    },
+    /// `PATCH`.
+    Update {
+        /// Columns or paths, and their values.
+        key: &'a [(String, Value)],
+        /// What to write.
+        row: &'a Value,
+    },
+    /// `DELETE`.
+    Delete {
+        /// Columns or paths, and their values.
+        key: &'a [(String, Value)],
+    },
+}
+
 /// Why PostgREST gave no rows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RestError {
@@ -122,6 +151,53 @@ impl Postgrest {
         Ok((rows, answer))
     }
 
+    /// Does something to one table as an identity. Writes are answered without the row, which not everybody who
+    /// may write may also read; how many rows they touched stands in [`HttpAnswer::count`].
+    ///
+    /// # Errors
+    /// When there is no answer. A refusal is an answer.
+    pub async fn table(
+        &self,
+        table: &TableName,
+        what: TableRequest<'_>,
+        token: &SecretString,
+        deadline: Instant,
+    ) -> Result<HttpAnswer, AccessError> {
+        let url = format!("{}/{}", self.base, segment(&table.name));
+        let counted = ("prefer", "return=minimal,count=exact".to_owned());
+        let profile = ("content-profile", table.schema.clone());
+        let (method, url, headers, body) = match what {
+            TableRequest::Read { columns, key } => (
+                Method::GET,
+                format!("{url}?select={}&{}&limit=1", segment(columns), filters(key)),
+                vec![("accept-profile", table.schema.clone())],
+                None,
+            ),
+            TableRequest::Insert { row } => (Method::POST, url, vec![profile, counted], Some(row)),
+            TableRequest::Update { key, row } => (
+                Method::PATCH,
+                format!("{url}?{}", filters(key)),
+                vec![profile, counted],
+                Some(row),
+            ),
+            TableRequest::Delete { key } => (
+                Method::DELETE,
+                format!("{url}?{}", filters(key)),
+                vec![profile, counted],
+                None,
+            ),
+        };
+        let request = HttpRequest {
+            method,
+            url,
+            headers,
+            api_key: Some(self.api_key.clone()),
+            token: Some(token.clone()),
+            body: body.cloned(),
+        };
+        self.http.send(Endpoint::Gateway, &request, deadline).await
+    }
+
     /// Asks the gateway whether the REST API behind it answers at all: for a table that does not exist,
     /// because the answer is small (404 or 401), and with the database away still a 503 with its code.
     ///
@@ -199,6 +275,25 @@ fn conjunction(all: &[(String, Value)]) -> String {
         .join(",")
 }
 
+/// A key as horizontal filters of the query string. No key would mean every row: it becomes a filter that
+/// PostgREST refuses.
+fn filters(key: &[(String, Value)]) -> String {
+    if key.is_empty() {
+        return "or=()".to_owned();
+    }
+    key.iter()
+        .map(|(path, value)| {
+            let column = segment(&arrows(path, "->>"));
+            match value {
+                Value::Null => format!("{column}=is.null"),
+                Value::String(text) => format!("{column}=eq.{}", segment(text)),
+                other => format!("{column}=eq.{}", segment(&other.to_string())),
+            }
+        })
+        .collect::<Vec<_>>()
+        .join("&")
+}
+
 /// `a.b.c` as PostgREST writes JSON paths.
 fn arrows(path: &str, last: &str) -> String {
     let parts: Vec<&str> = path.split('.').collect();
@@ -253,5 +348,10 @@ mod tests {
             "event_data->>event_id.eq.\"a\\\"),or(id.eq.1\""
         );
         assert_eq!(segment("a b&c=d\"é"), "a%20b%26c%3Dd%22%C3%A9");
+        let key = [
+            ("id".to_owned(), json!("1&or=(a.eq.1)")),
+            ("n".to_owned(), Value::Null),
+        ];
+        assert_eq!(filters(&key), "id=eq.1%26or%3D(a.eq.1)&n=is.null");
     }
 }

@@ -51,6 +51,54 @@ pub enum SqlError {
     },
 }
 
+/// As whom a statement is made: what is set before it, for its transaction only.
+#[derive(Debug, Clone)]
+pub struct Guise(String);
+
+impl Guise {
+    /// The login itself.
+    #[must_use]
+    pub fn login() -> Self {
+        Self(format!("select {}", timeout_setting()))
+    }
+
+    /// A role with a token's claims, as PostgREST and Realtime set them.
+    #[must_use]
+    pub fn role(role: &str, claims: &Map<String, Value>) -> Self {
+        let claims = serde_json::to_string(claims).unwrap_or_default();
+        Self(format!(
+            "select set_config('role', {}, true), set_config('request.jwt.claims', {}, true), {}",
+            literal(role),
+            literal(&claims),
+            timeout_setting()
+        ))
+    }
+}
+
+impl Guise {
+    /// The same, with `row_security` off: a query that a policy would filter is then refused.
+    #[must_use]
+    pub fn without_row_security(&self) -> Self {
+        Self(format!("{}, set_config('row_security', 'off', true)", self.0))
+    }
+}
+
+/// A policy that loops must not hold the run up; PostgREST's roles have limits of this size too.
+fn timeout_setting() -> &'static str {
+    "set_config('statement_timeout', '3000', true)"
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Attempt {
+    /// Rows that were given, or touched.
+    pub rows: u64,
+    /// Names of the columns that were given.
+    pub columns: Vec<String>,
+    /// The first row as text.
+    pub first: Vec<Option<String>>,
+}
+
 /// What a query gave.
 #[derive(Debug, Clone)]
 pub struct Rows {
@@ -165,6 +213,46 @@ impl Database {
                 _ => 0,
             })
             .sum())
+    }
+
+    /// Makes a statement in a guise, counts what comes of it, and takes it back: nothing of it stays.
+    ///
+    /// Everything goes in one message and one implicit transaction, so that attempts can be sent one behind the
+    /// other without waiting, and one that fails leaves nothing for the next.
+    ///
+    /// # Errors
+    /// As [`Database::rows`].
+    pub async fn attempt(
+        &self,
+        guise: &Guise,
+        statement: &str,
+        deadline: Instant,
+    ) -> Result<Attempt, SqlError> {
+        let sql = format!("{}; {statement}; rollback", guise.0);
+        let answer = self.simple(&sql, deadline).await?;
+        let mut attempt = Attempt::default();
+        // The guise is the first statement, what is asked the second, the rollback the last.
+        let mut finished = 0;
+        for message in answer {
+            match message {
+                SimpleQueryMessage::CommandComplete(count) => {
+                    if finished == 1 {
+                        attempt.rows = count;
+                    }
+                    finished += 1;
+                }
+                SimpleQueryMessage::RowDescription(columns) if finished == 1 => {
+                    attempt.columns = columns.iter().map(|column| column.name().to_owned()).collect();
+                }
+                SimpleQueryMessage::Row(row) if finished == 1 && attempt.first.is_empty() => {
+                    attempt.first = (0..row.len())
+                        .map(|index| row.get(index).map(ToOwned::to_owned))
+                        .collect();
+                }
+                _ => {}
+            }
+        }
+        Ok(attempt)
     }
 
     /// Whether the connection is known to be gone.

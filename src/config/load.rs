@@ -7,21 +7,32 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::decode::{Ordered, Spanned, decode};
-use super::document::{Document, Mark, io_words};
+use super::bind::bind;
+use super::decode::{Ordered, RawValue, Spanned, decode};
+use super::document::{Content, Document, Mark, Node, io_words};
 use super::error::{ConfigError, ConfigErrors, Kind, PROBLEMS_MAX, Problem, choice, excerpt, list, nearest};
 use super::mask::looks_secret;
 use super::model::{Config, Export, Guard, Identity, Probe, Supabase, Target, Temporal, Work};
 use super::raw::{
-    RawConfig, RawExport, RawGuard, RawIdentity, RawProbe, RawSecret, RawSupabase, RawTarget, RawTemporal,
+    RawConfig, RawExport, RawGuard, RawIdentity, RawKind, RawMinted, RawProbe, RawSecret, RawSupabase,
+    RawTarget, RawTemporal,
 };
 use super::scalar::{self, Refusal, duration_text, is_identifier, is_label};
 use super::schema::SchemaIndex;
-use crate::chain;
-use crate::chain::model::{ActRequest, Chain, HttpEndpoint, Via, Witness};
+use crate::chain::model::{Budget, Chain};
+use crate::chain::raw::RawBudget;
+use crate::chain::template::{Template, TemplateValue};
+use crate::matrix::model::Matrix;
+use crate::{chain, matrix};
 
 /// A run's deadline, unless the file says otherwise.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
+/// The same for a matrix: it waits for changes on two paths.
+pub const MATRIX_DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
+/// How long a token is good that a run signs, unless the file says otherwise.
+pub const LIFETIME_DEFAULT: Duration = Duration::from_secs(600);
+/// A token that is good for less could expire between two steps of a run.
+const LIFETIME_MIN: Duration = Duration::from_secs(60);
 /// Largest secret that is read from a file or variable.
 const SECRET_BYTES_MAX: usize = 64 * 1024;
 /// What stands for a URL that was refused. No check goes on about it.
@@ -144,6 +155,20 @@ struct Check<'a> {
     secrets: BTreeMap<String, SecretSource>,
 }
 
+/// Chains and matrices that were loaded, by what the config calls them; nothing for one that is wrong, so that it
+/// is reported once though several probes name it.
+#[derive(Default)]
+struct Works {
+    chains: BTreeMap<String, Option<Chain>>,
+    matrices: BTreeMap<String, Option<Matrix>>,
+}
+
+/// What a probe names.
+enum Wanted<'r> {
+    Chain(&'r Spanned<String>),
+    Matrix(&'r Spanned<String>),
+}
+
 impl Check<'_> {
     fn config(&mut self, raw: &RawConfig) -> Config {
         self.some(
@@ -162,12 +187,12 @@ impl Check<'_> {
             .iter()
             .map(|(name, target)| (name.value.clone(), self.target(name, target)))
             .collect();
-        let mut chains = BTreeMap::new();
+        let mut works = Works::default();
         let probes = raw
             .probes
             .0
             .iter()
-            .filter_map(|(name, probe)| self.probe(name, probe, &targets, &mut chains))
+            .filter_map(|(name, probe)| self.probe(name, probe, &targets, &mut works))
             .collect();
         Config {
             path: self.document.label.clone(),
@@ -212,7 +237,11 @@ impl Check<'_> {
                 .database
                 .as_ref()
                 .map(|database| self.database_url(&format!("{place}.database.url"), &database.url)),
-            authenticator_url: None,
+            authenticator_url: raw
+                .database
+                .as_ref()
+                .and_then(|database| database.authenticator_url.as_ref())
+                .map(|url| self.database_url(&format!("{place}.database.authenticator_url"), url)),
             temporal: raw
                 .temporal
                 .as_ref()
@@ -350,6 +379,86 @@ impl Check<'_> {
                     password: self.secret(&format!("{place}.password.password"), &password.password),
                 }
             }
+            RawIdentity::Minted(minted) => self.minted(place, name, minted),
+            RawIdentity::Database(database) => {
+                Identity::Database(self.database_url(&format!("{place}.database.url"), &database.url))
+            }
+        }
+    }
+
+    fn minted(&mut self, place: &str, name: &Spanned<String>, raw: &RawMinted) -> Identity {
+        let mut claims = Vec::new();
+        for (claim, value) in &raw.claims.0 {
+            if matches!(claim.as_str(), "exp" | "iat") {
+                self.report(
+                    claim.mark,
+                    Kind::BadValue,
+                    format!("the claim `{}` is added to each token", claim.value),
+                    "remove it, and write `lifetime: 10m` beside `claims`",
+                );
+            }
+            claims.push((claim.value.clone(), self.claim(&value.0)));
+        }
+        let role = raw.claims.0.iter().find(|(claim, _)| claim.value == "role");
+        let named =
+            |value: &RawValue| matches!(&value.0.content, Content::Text(role) if !role.trim().is_empty());
+        if !role.is_some_and(|(_, value)| named(value)) {
+            self.report(
+                role.map_or(raw.claims.mark, |(claim, _)| claim.mark),
+                Kind::MissingKey,
+                format!("the token of `{}` would name no role", excerpt(name)),
+                "write the database role that it stands for: `claims: {role: authenticated, ...}`",
+            );
+        }
+        let lifetime = match &raw.lifetime {
+            Some(text) => {
+                let read = scalar::duration(&text.0);
+                let lifetime = self.refused(text.mark, read).unwrap_or(LIFETIME_DEFAULT);
+                if lifetime < LIFETIME_MIN {
+                    self.report(
+                        text.mark,
+                        Kind::BadValue,
+                        "this token could expire between two steps of a run",
+                        "write at least `1m`",
+                    );
+                }
+                lifetime
+            }
+            None => LIFETIME_DEFAULT,
+        };
+        Identity::Minted {
+            secret: self.secret(&format!("{place}.minted.secret"), &raw.secret),
+            claims,
+            lifetime,
+        }
+    }
+
+    /// A claim: its texts may ask for a UUID of the run's own, and for nothing else. No message repeats one.
+    fn claim(&mut self, node: &Node) -> TemplateValue {
+        match &node.content {
+            Content::Text(text) => {
+                let template = Template::parse(text).ok();
+                let fits = template
+                    .as_ref()
+                    .is_some_and(|template| template.names().all(|name| name == "uuid"));
+                if !fits {
+                    self.report(
+                        node.mark,
+                        Kind::UnknownName,
+                        "a claim may hold `${uuid}` and no other `${...}`",
+                        "write `${uuid}` for a UUID of the run's own, and `$${` for a literal `${`",
+                    );
+                }
+                TemplateValue::Text(template.unwrap_or_default())
+            }
+            Content::List(items) => TemplateValue::List(items.iter().map(|item| self.claim(item)).collect()),
+            Content::Map(entries) => TemplateValue::Object(
+                entries
+                    .iter()
+                    .map(|(key, value)| (key.text.clone(), self.claim(value)))
+                    .collect(),
+            ),
+            Content::Null | Content::Bool(_) | Content::Number(_) => TemplateValue::Plain(node.into()),
         }
     }
 
@@ -382,7 +491,7 @@ impl Check<'_> {
         name: &Spanned<String>,
         raw: &RawProbe,
         targets: &BTreeMap<String, Target>,
-        chains: &mut BTreeMap<String, Option<Chain>>,
+        works: &mut Works,
     ) -> Option<Probe> {
         if self.problems.len() >= PROBLEMS_MAX {
             return None;
@@ -393,7 +502,10 @@ impl Check<'_> {
                 let read = scalar::duration(&text.0);
                 self.refused(text.mark, read).unwrap_or(DEADLINE_DEFAULT)
             }
-            None => DEADLINE_DEFAULT,
+            None => match raw.kind.as_ref().map(|kind| kind.value) {
+                None | Some(RawKind::Bootstrap) => DEADLINE_DEFAULT,
+                Some(RawKind::Visibility) => MATRIX_DEADLINE_DEFAULT,
+            },
         };
         let target = targets.get(&raw.target.value);
         if target.is_none() {
@@ -408,20 +520,99 @@ impl Check<'_> {
                 advice,
             );
         }
-        let known = match chains.get(&raw.chain.value) {
-            Some(known) => known.clone(),
-            None => {
-                let loaded = self.chain(&raw.chain);
-                chains.insert(raw.chain.value.clone(), loaded.clone());
-                loaded
+        let (at, mut work) = match self.wanted(name, raw)? {
+            Wanted::Chain(at) => {
+                let known = works.chains.get(&at.value).cloned();
+                let loaded = known.unwrap_or_else(|| self.chain(at));
+                works.chains.insert(at.value.clone(), loaded.clone());
+                (at, Work::Bootstrap(loaded?))
+            }
+            Wanted::Matrix(at) => {
+                let known = works.matrices.get(&at.value).cloned();
+                let loaded = known.unwrap_or_else(|| self.matrix(at));
+                works.matrices.insert(at.value.clone(), loaded.clone());
+                (at, Work::Visibility(loaded?))
             }
         };
-        let mut chain = known?;
         if let Some(target) = target {
-            self.bind(&raw.chain, &chain, target);
+            for problem in bind(&work, target) {
+                self.report(at.mark, problem.kind, problem.what, problem.instead);
+            }
         }
+        let budgets = match &mut work {
+            Work::Bootstrap(chain) => self.budgets(&raw.budgets, chain),
+            Work::Visibility(_) => {
+                if let Some((hop, _)) = raw.budgets.0.first() {
+                    self.report(
+                        hop.mark,
+                        Kind::BadValue,
+                        "a matrix has no hops that could have a budget",
+                        "remove `budgets`; how long a change may take to be heard is the matrix's `lost_after`",
+                    );
+                }
+                BTreeMap::new()
+            }
+        };
+        Some(Probe {
+            name: name.value.clone(),
+            target: raw.target.value.clone(),
+            work,
+            deadline,
+            budgets,
+        })
+    }
+
+    /// Which of `chain` and `matrix` the probe's kind asks for.
+    fn wanted<'r>(&mut self, name: &Spanned<String>, raw: &'r RawProbe) -> Option<Wanted<'r>> {
+        let kind = raw.kind.as_ref().map_or(RawKind::Bootstrap, |kind| kind.value);
+        let (mark, fault, what, instead) = match (kind, &raw.chain, &raw.matrix) {
+            (RawKind::Bootstrap, Some(chain), None) => return Some(Wanted::Chain(chain)),
+            (RawKind::Visibility, None, Some(matrix)) => return Some(Wanted::Matrix(matrix)),
+            (RawKind::Bootstrap, None, None) => (
+                name.mark,
+                Kind::MissingKey,
+                format!("`chain` is missing in `probes.{}`", excerpt(name)),
+                "write for example `chain: org-bootstrap-events`",
+            ),
+            (RawKind::Visibility, None, None) => (
+                name.mark,
+                Kind::MissingKey,
+                format!("`matrix` is missing in `probes.{}`", excerpt(name)),
+                "write for example `matrix: org-visibility`",
+            ),
+            (RawKind::Bootstrap, None, Some(matrix)) => (
+                matrix.mark,
+                Kind::BadValue,
+                "a probe of the kind `bootstrap` follows a chain, and this is a matrix".to_owned(),
+                "write `kind: visibility` beside it",
+            ),
+            (RawKind::Visibility, Some(chain), None) => (
+                chain.mark,
+                Kind::BadValue,
+                "a probe of the kind `visibility` looks at a matrix, and this is a chain".to_owned(),
+                "write `matrix: org-visibility`, or `kind: bootstrap`",
+            ),
+            (RawKind::Bootstrap, Some(_), Some(matrix)) => (
+                matrix.mark,
+                Kind::BadValue,
+                "a probe has a chain or a matrix, and this one has both".to_owned(),
+                "remove `matrix`, and give it a probe of its own: `kind: visibility`",
+            ),
+            (RawKind::Visibility, Some(chain), Some(_)) => (
+                chain.mark,
+                Kind::BadValue,
+                "a probe has a chain or a matrix, and this one has both".to_owned(),
+                "remove `chain`, and give it a probe of its own",
+            ),
+        };
+        self.report(mark, fault, what, instead);
+        None
+    }
+
+    /// Puts the budgets of the config into the chain.
+    fn budgets(&mut self, raw: &Ordered<Spanned<RawBudget>>, chain: &mut Chain) -> BTreeMap<String, Budget> {
         let mut budgets = BTreeMap::new();
-        for (hop, raw_budget) in &raw.budgets.0 {
+        for (hop, raw_budget) in &raw.0 {
             let budget = chain::budget(raw_budget, &mut |mark, refusal| {
                 self.refused::<()>(mark, Err(refusal))
             });
@@ -457,82 +648,55 @@ impl Check<'_> {
                 }
             }
         }
-        Some(Probe {
-            name: name.value.clone(),
-            target: raw.target.value.clone(),
-            work: Work::Bootstrap(chain),
-            deadline,
-            budgets,
-        })
+        budgets
     }
 
     fn chain(&mut self, name: &Spanned<String>) -> Option<Chain> {
-        if chain::is_path(name) {
-            let path = self.base.join(&name.value);
-            if !path.is_file() {
-                self.report(
-                    name.mark,
-                    Kind::MissingFile,
-                    format!("there is no chain file {}", path.display()),
-                    "check the path: it is relative to this file",
-                );
-                return None;
-            }
-        } else if chain::shipped_text(name).is_none() {
-            self.problems.push(chain::unknown_chain(name).at(name.mark));
-            return None;
-        }
-        match chain::load(name, &self.base) {
-            Ok(chain) => Some(chain),
-            Err(errors) => {
-                self.elsewhere.extend(errors.errors);
-                None
-            }
+        if self.is_there(name, "chain", chain::shipped_text, chain::unknown_chain) {
+            self.loaded(chain::load(name, &self.base))
+        } else {
+            None
         }
     }
 
-    /// What the chain needs, the target must have.
-    fn bind(&mut self, at: &Spanned<String>, chain: &Chain, target: &Target) {
-        for (identity, use_) in identities_of(chain) {
-            if !target.identities.contains_key(identity) {
+    fn matrix(&mut self, name: &Spanned<String>) -> Option<Matrix> {
+        if self.is_there(name, "matrix", matrix::shipped_text, matrix::unknown_matrix) {
+            self.loaded(matrix::load(name, &self.base))
+        } else {
+            None
+        }
+    }
+
+    /// Whether there is such a file, or one of this name in the binary.
+    fn is_there(
+        &mut self,
+        name: &Spanned<String>,
+        noun: &str,
+        shipped: fn(&str) -> Option<&'static str>,
+        unknown: fn(&str) -> Problem,
+    ) -> bool {
+        if chain::is_path(name) {
+            let path = self.base.join(&name.value);
+            let there = path.is_file();
+            if !there {
                 self.report(
-                    at.mark,
-                    Kind::UnknownName,
-                    format!(
-                        "chain `{}` {use_} `{}`, and target `{}` has no such identity",
-                        excerpt(&chain.name),
-                        excerpt(identity),
-                        excerpt(&target.name)
-                    ),
-                    format!(
-                        "write under `targets.{}.identities`: `{}: {{token: {{env: NAME}}}}`",
-                        target.name,
-                        excerpt(identity)
-                    ),
+                    name.mark,
+                    Kind::MissingFile,
+                    format!("there is no {noun} file {}", path.display()),
+                    "check the path: it is relative to this file",
                 );
             }
+            return there;
         }
-        let has = |part: &str| match part {
-            "supabase" => target.supabase.is_some(),
-            "database" => target.database_url.is_some(),
-            "temporal" => target.temporal.is_some(),
-            "worker" => target.worker_url.is_some(),
-            _ => target.backend_api_url.is_some(),
-        };
-        for (part, reason) in parts_of(chain) {
-            if !has(part) {
-                self.report(
-                    at.mark,
-                    Kind::MissingKey,
-                    format!(
-                        "chain `{}` {reason}, and target `{}` has no `{part}`",
-                        excerpt(&chain.name),
-                        excerpt(&target.name)
-                    ),
-                    format!("write `{part}:` under `targets.{}`", target.name),
-                );
-            }
+        let there = shipped(name).is_some();
+        if !there {
+            self.problems.push(unknown(name).at(name.mark));
         }
+        there
+    }
+
+    fn loaded<T>(&mut self, loaded: Result<T, ConfigErrors>) -> Option<T> {
+        loaded.map_err(|errors| self.elsewhere.extend(errors.errors)).ok()
     }
 
     // Parts that several places share.
@@ -786,82 +950,4 @@ fn url(text: &str, schemes: Schemes) -> Result<String, Refusal> {
         Ok(_) => Err(("this URL has no host, or a space in it".to_owned(), expected)),
         Err(error) => Err((format!("this is no URL: {error}"), expected)),
     }
-}
-
-/// Identities that a chain uses, once each, and what for.
-fn identities_of(chain: &Chain) -> BTreeMap<&str, &'static str> {
-    let mut used: BTreeMap<&str, &'static str> = BTreeMap::new();
-    for via in vias_of(chain) {
-        if let Via::Postgrest { identity } | Via::Rpc { identity, .. } = via {
-            used.entry(identity).or_insert("reads as");
-        }
-    }
-    for hop in &chain.hops {
-        if let Witness::Http {
-            identity: Some(identity),
-            ..
-        } = &hop.witness
-        {
-            used.entry(identity).or_insert("reads as");
-        }
-    }
-    for listen in &chain.listen {
-        used.insert(&listen.identity, "listens as");
-    }
-    used.insert(&chain.act.identity, "acts as");
-    used
-}
-
-/// Parts of a target that a chain needs, once each, and what for.
-fn parts_of(chain: &Chain) -> BTreeMap<&'static str, &'static str> {
-    let mut parts = BTreeMap::new();
-    for via in vias_of(chain) {
-        match via {
-            Via::Sql => parts.entry("database").or_insert("reads by `sql`"),
-            Via::Postgrest { .. } => parts.entry("supabase").or_insert("reads by `postgrest`"),
-            Via::Rpc { .. } => parts.entry("supabase").or_insert("reads by `rpc`"),
-        };
-    }
-    if !chain.undo.rows.is_empty() {
-        parts.entry("database").or_insert("removes its rows by `sql`");
-    }
-    if !chain.listen.is_empty() {
-        parts.entry("supabase").or_insert("listens to Realtime");
-    }
-    let endpoints = chain.hops.iter().filter_map(|hop| match &hop.witness {
-        Witness::Http { endpoint, .. } => Some((*endpoint, "asks it by `http`")),
-        Witness::Pollers { .. } => None,
-        _ => None,
-    });
-    let act = match &chain.act.request {
-        ActRequest::Rpc { .. } => (HttpEndpoint::Supabase, "acts by `rpc`"),
-        ActRequest::Http { endpoint, .. } => (*endpoint, "acts by `http`"),
-    };
-    for (endpoint, reason) in endpoints.chain([act]) {
-        let part = match endpoint {
-            HttpEndpoint::Supabase => "supabase",
-            HttpEndpoint::BackendApi => "backend_api",
-            HttpEndpoint::Worker => "worker",
-        };
-        parts.insert(part, reason);
-    }
-    if chain.workflow.is_some()
-        || chain
-            .hops
-            .iter()
-            .any(|hop| matches!(hop.witness, Witness::Pollers { .. }))
-    {
-        parts.insert("temporal", "follows a workflow");
-    }
-    parts
-}
-
-fn vias_of(chain: &Chain) -> impl Iterator<Item = &Via> {
-    let rows = chain.hops.iter().filter_map(|hop| match &hop.witness {
-        Witness::Row { via, .. } => Some(via),
-        _ => None,
-    });
-    let projections = chain.projections.iter().map(|projection| &projection.via);
-    rows.chain(projections)
-        .chain(chain.events.iter().map(|events| &events.via))
 }

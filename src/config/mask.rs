@@ -126,6 +126,7 @@ pub(crate) fn is_open_key(key: &str) -> bool {
         "export",
         "kind",
         "lost_after",
+        "matrix",
         "metrics_file",
         "namespace",
         "prefix",

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::decode::{Ordered, Spanned};
+use super::decode::{Ordered, RawValue, Spanned};
 use super::scalar::DurationText;
 use crate::chain::raw::RawBudget;
 
@@ -81,6 +81,11 @@ pub(crate) struct RawDatabase {
     /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. It holds a password: a reference, like every secret.
     #[schemars(example = serde_json::json!({"env": "SUPABASE_DB_URL"}))]
     pub(crate) url: Spanned<RawSecret>,
+    /// The same as the role that may become the API's roles (Supabase: `authenticator`). Needed by a matrix with
+    /// the path `sql`.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({"env": "SUPABASE_AUTHENTICATOR_URL"}))]
+    pub(crate) authenticator_url: Option<Spanned<RawSecret>>,
 }
 
 /// Temporal.
@@ -133,11 +138,43 @@ pub(crate) struct RawGuard {
 #[serde(rename = "Identity", rename_all = "snake_case")]
 #[schemars(example = serde_json::json!({"token": {"env": "SUPABASE_SERVICE_ROLE_KEY"}}))]
 #[schemars(example = serde_json::json!({"password": {"email": "a@example.com", "password": {"env": "TENANT_A_PASSWORD"}}}))]
+#[schemars(example = serde_json::json!({"minted": {"secret": {"env": "SUPABASE_JWT_SECRET"}, "claims": {"role": "authenticated", "sub": "${uuid}"}}}))]
+#[schemars(example = serde_json::json!({"database": {"url": {"env": "APP_DB_URL"}}}))]
 pub(crate) enum RawIdentity {
     /// A token as it is: an anon key, a service role key, a JWT.
     Token(Spanned<RawSecret>),
     /// Sign in with e-mail and password at `/auth/v1/token`.
     Password(RawPassword),
+    /// A token that each run signs itself (HS256).
+    Minted(RawMinted),
+    /// A login of the database itself, such as the application's own role. In a matrix it has the path `sql`.
+    Database(RawLogin),
+}
+
+/// A token that each run signs itself.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "Minted", deny_unknown_fields)]
+pub(crate) struct RawMinted {
+    /// The project's JWT secret.
+    #[schemars(example = serde_json::json!({"env": "SUPABASE_JWT_SECRET"}))]
+    pub(crate) secret: Spanned<RawSecret>,
+    /// Its claims. `role` is the database role. `${uuid}` is a UUID of the run's own, a new one for each claim;
+    /// `iat` and `exp` are added.
+    #[schemars(example = serde_json::json!({"role": "authenticated", "sub": "${uuid}", "org_id": "${uuid}"}))]
+    pub(crate) claims: Spanned<Ordered<RawValue>>,
+    /// How long it is good for, `1m` to `1h`; a run renews it before it ends. Default: `10m`.
+    #[serde(default)]
+    #[schemars(example = &"10m")]
+    pub(crate) lifetime: Option<Spanned<DurationText>>,
+}
+
+/// A login of the database.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "Login", deny_unknown_fields)]
+pub(crate) struct RawLogin {
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. It holds a password: a reference, like every secret.
+    #[schemars(example = serde_json::json!({"env": "APP_DB_URL"}))]
+    pub(crate) url: Spanned<RawSecret>,
 }
 
 /// Sign-in with e-mail and password.
@@ -169,32 +206,37 @@ pub(crate) enum RawSecret {
 pub(crate) struct RawProbe {
     /// What the probe does. Default: `bootstrap`, which acts and follows the chain to its terminal hop.
     #[serde(default)]
-    #[expect(dead_code, reason = "one kind so far: the key is read to be checked")]
-    pub(crate) kind: RawKind,
+    pub(crate) kind: Option<Spanned<RawKind>>,
     /// Name of a target of this file.
     #[schemars(example = &"staging")]
     pub(crate) target: Spanned<String>,
-    /// A shipped chain by name, or a path that ends in `.yaml`, relative to this file.
+    /// For `bootstrap`: a shipped chain by name, or a path that ends in `.yaml`, relative to this file.
+    #[serde(default)]
     #[schemars(example = &"org-bootstrap-events")]
-    pub(crate) chain: Spanned<String>,
-    /// The run's deadline, diagnosis and clean-up included. Default: `30s`.
+    pub(crate) chain: Option<Spanned<String>>,
+    /// For `visibility`: a shipped matrix by name, or a path that ends in `.yaml`, relative to this file.
+    #[serde(default)]
+    #[schemars(example = &"org-visibility")]
+    pub(crate) matrix: Option<Spanned<String>>,
+    /// The run's deadline, diagnosis and clean-up included. Default: `30s`, for a matrix `60s`.
     #[serde(default)]
     #[schemars(example = &"30s")]
     pub(crate) deadline: Option<Spanned<DurationText>>,
-    /// Budgets that differ from the chain file's, by hop.
+    /// For `bootstrap`: budgets that differ from the chain file's, by hop.
     #[serde(default)]
     #[schemars(example = serde_json::json!({"notified": {"cold": "2s", "warm": "500ms"}}))]
     pub(crate) budgets: Ordered<Spanned<RawBudget>>,
 }
 
 /// What a probe does.
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename = "Kind", rename_all = "snake_case")]
 #[schemars(example = &"bootstrap")]
 pub(crate) enum RawKind {
     /// Act, and follow the chain to its terminal hop.
-    #[default]
     Bootstrap,
+    /// Make the matrix's rows, and try to reach them as each identity on each path.
+    Visibility,
 }
 
 /// Where results go besides the terminal.

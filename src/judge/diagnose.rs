@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::draft::{Draft, leftovers};
 use super::evidence::POLLER_AGE_MAX_MS;
 use super::verdict::{Assertion, Judgement, nanos};
 use super::{Case, plain};
@@ -201,58 +202,6 @@ struct Reader<'a> {
     case: &'a Case<'a>,
     judgement: &'a Judgement,
     target: &'a Target,
-}
-
-/// A finding under construction.
-struct Draft {
-    code: FindingCode,
-    certainty: Certainty,
-    summary: String,
-    evidence: Vec<Evidence>,
-    next: Option<String>,
-    fix: Option<String>,
-}
-
-impl Draft {
-    fn new(code: FindingCode, certainty: Certainty, summary: impl Into<String>) -> Self {
-        Self {
-            code,
-            certainty,
-            summary: summary.into(),
-            evidence: Vec::new(),
-            next: None,
-            fix: None,
-        }
-    }
-
-    fn seen(mut self, text: impl Into<String>, observation: Option<u32>) -> Self {
-        self.evidence.push(Evidence::new(text, observation));
-        self
-    }
-
-    fn next(mut self, command: impl Into<String>) -> Self {
-        self.next = Some(command.into());
-        self
-    }
-
-    fn fix(mut self, fix: impl Into<String>) -> Self {
-        self.fix = Some(fix.into());
-        self
-    }
-
-    fn finish(self, hop: Option<String>, unchecked: Vec<String>) -> Finding {
-        Finding {
-            runbook: format!("docs/findings.md#{}", self.code),
-            code: self.code,
-            hop,
-            certainty: self.certainty,
-            summary: self.summary,
-            evidence: self.evidence,
-            unchecked,
-            next_command: self.next,
-            fix: self.fix,
-        }
-    }
 }
 
 impl Reader<'_> {
@@ -1508,30 +1457,4 @@ fn evidence_of(assertion: &Assertion) -> Evidence {
         assertion.record.detail.clone(),
         assertion.observations.first().copied(),
     )
-}
-
-fn leftovers(cleanup: &CleanupRecord) -> Option<Finding> {
-    let first = cleanup.leftovers.first()?;
-    let mut draft = Draft::new(
-        FindingCode::Leftovers,
-        Certainty::Proven,
-        format!(
-            "something the run created stayed behind: {} {}",
-            first.kind, first.what
-        ),
-    )
-    .fix("remove what is listed; a row of this run carries the tag `throughline:<run id>`");
-    for leftover in &cleanup.leftovers {
-        let count = leftover
-            .count
-            .map_or_else(|| "an unknown number".to_owned(), |count| count.to_string());
-        draft = draft.seen(
-            format!(
-                "{count} of {} {}: {}",
-                leftover.kind, leftover.what, leftover.reason
-            ),
-            None,
-        );
-    }
-    Some(draft.finish(None, Vec::new()))
 }

@@ -1,11 +1,14 @@
 //! Judgement: from observations to hops, assertions and a verdict. Pure: no clock, no network.
 
+pub mod checklist;
 pub mod diagnose;
+mod draft;
 pub mod evidence;
 #[cfg(test)]
 mod tests;
 pub mod timing;
 pub mod verdict;
+pub mod visibility;
 
 use std::collections::BTreeSet;
 

@@ -142,7 +142,7 @@ pub struct Cell {
 }
 
 /// What a cell is about: a position in [`Matrix::rows`] or [`Matrix::functions`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
     /// A row.
     Row(usize),

@@ -710,39 +710,12 @@ impl Engine<'_> {
 
     /// Records an interruption, once. True when there was one.
     fn note_stop(&self) -> bool {
-        let Some(by) = *self.stop.borrow() else {
-            return false;
-        };
-        let noted = self.recorder.with(|observations| {
-            observations
-                .iter()
-                .any(|observation| matches!(observation.fact, Fact::Interrupted { .. }))
-        });
-        if !noted {
-            self.recorder.ours(
-                Source::Prober,
-                Instant::now(),
-                Fact::Interrupted { by: by.to_owned() },
-            );
-        }
-        true
+        note_stop(&self.stop, &self.recorder)
     }
 
     /// Awaits something that leaves nothing behind when it is dropped; none when the run is told to stop.
     async fn until_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let mut stop = self.stop.clone();
-        tokio::select! {
-            done = work => Some(done),
-            () = async {
-                // The sender may be gone: then nobody can stop this run, and the wait must not end.
-                if stop.wait_for(Option::is_some).await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            } => {
-                self.note_stop();
-                None
-            }
-        }
+        until_stopped(&self.stop, &self.recorder, work).await
     }
 
     fn finish(mut self, run: &Run<'_>, outcome: Outcome) -> RunRecord {
@@ -790,6 +763,47 @@ impl Engine<'_> {
             visibility: None,
             cleanup: outcome.cleanup,
             observations,
+        }
+    }
+}
+
+/// Records an interruption, once. True when there was one.
+pub(super) fn note_stop(stop: &Stop, recorder: &Recorder) -> bool {
+    let Some(by) = *stop.borrow() else {
+        return false;
+    };
+    let noted = recorder.with(|observations| {
+        observations
+            .iter()
+            .any(|observation| matches!(observation.fact, Fact::Interrupted { .. }))
+    });
+    if !noted {
+        recorder.ours(
+            Source::Prober,
+            Instant::now(),
+            Fact::Interrupted { by: by.to_owned() },
+        );
+    }
+    true
+}
+
+/// Awaits something that leaves nothing behind when it is dropped; none when the run is told to stop.
+pub(super) async fn until_stopped<T>(
+    stop: &Stop,
+    recorder: &Recorder,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut stop = stop.clone();
+    tokio::select! {
+        done = work => Some(done),
+        () = async {
+            // The sender may be gone: then nobody can stop this run, and the wait must not end.
+            if stop.wait_for(Option::is_some).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        } => {
+            note_stop(&stop, recorder);
+            None
         }
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Invents them. A name that needs one which is not known yet stays without a value.
+    /// Invents them.
     pub(super) fn invent(target: &Target, ids: &[(String, IdRule)], time: &Timebase) -> Self {
         let run = Uuid::now_v7();
         let run_id = run.to_string();
@@ -54,20 +54,26 @@ impl Names {
         if let Some(temporal) = &target.temporal {
             scope.set("task_queue", temporal.task_queue.clone());
         }
-        for (name, rule) in ids {
-            let value = match rule {
-                IdRule::Uuid => Uuid::new_v4().to_string(),
-                // The loader has checked that every name is there.
-                IdRule::Text(template) => template.resolve(&scope).unwrap_or_default(),
-            };
-            scope.set(name.clone(), value);
-        }
-        Self {
+        let mut names = Self {
             run_id,
             correlation_id,
             trace_id,
             tag,
             scope,
+        };
+        names.invent_more(ids);
+        names
+    }
+
+    /// Invents names that may use those that are known by now.
+    pub(super) fn invent_more(&mut self, ids: &[(String, IdRule)]) {
+        for (name, rule) in ids {
+            let value = match rule {
+                IdRule::Uuid => Uuid::new_v4().to_string(),
+                // The loader has checked that every name is there.
+                IdRule::Text(template) => template.resolve(&self.scope).unwrap_or_default(),
+            };
+            self.scope.set(name.clone(), value);
         }
     }
 }

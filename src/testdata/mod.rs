@@ -93,14 +93,38 @@ pub async fn clean_up(
             stop_workflow(&id, temporal, deadline, &mut record).await;
         }
     }
-    let Some(database) = database else { return record };
-    let mut counts = vec![0_u64; chain.undo.rows.len()];
-    let mut failed: Vec<Option<String>> = vec![None; chain.undo.rows.len()];
+    if let Some(database) = database {
+        remove_rows(
+            &chain.undo.rows,
+            ended,
+            scope,
+            tag,
+            database,
+            deadline,
+            &mut record,
+        )
+        .await;
+    }
+    record
+}
+
+/// Removes rows that are joined to a run and carry its tag, and looks again. `ended` as for [`clean_up`].
+pub async fn remove_rows(
+    undo: &[UndoRows],
+    ended: bool,
+    scope: &Scope,
+    tag: &str,
+    database: &Sql,
+    deadline: Instant,
+    record: &mut CleanupRecord,
+) {
+    let mut counts = vec![0_u64; undo.len()];
+    let mut failed: Vec<Option<String>> = vec![None; undo.len()];
     let needed = if ended { 1 } else { QUIET_ROUNDS };
     let mut quiet = 0;
     for round in 0..ROUNDS_MAX {
         let mut removed = 0;
-        for (position, rows) in chain.undo.rows.iter().enumerate() {
+        for (position, rows) in undo.iter().enumerate() {
             let Some(condition) = condition(rows, scope, tag) else {
                 continue;
             };
@@ -123,7 +147,7 @@ pub async fn clean_up(
             tokio::time::sleep(ROUND_PAUSE).await;
         }
     }
-    for ((rows, count), failed) in chain.undo.rows.iter().zip(counts).zip(failed) {
+    for ((rows, count), failed) in undo.iter().zip(counts).zip(failed) {
         if count > 0 {
             record.removed.push(Removed {
                 kind: "row".to_owned(),
@@ -131,9 +155,8 @@ pub async fn clean_up(
                 count,
             });
         }
-        audit(rows, scope, failed, database, deadline, &mut record).await;
+        audit(rows, scope, failed, database, deadline, record).await;
     }
-    record
 }
 
 /// Counts what is joined to the run and still there, with its tag or without.
@@ -225,11 +248,16 @@ fn joined(rows: &UndoRows, scope: &Scope) -> Option<String> {
 /// Rows that are joined to the run and carry its tag.
 fn condition(rows: &UndoRows, scope: &Scope, tag: &str) -> Option<String> {
     let joined = joined(rows, scope)?;
+    Some(format!("({joined}) and {}", tagged(&rows.tags, tag)))
+}
+
+/// That a row carries a tag, in the column or path that holds its tags.
+#[must_use]
+pub fn tagged(tags: &str, tag: &str) -> String {
     // `to_jsonb` makes one rule for a text[] column and for a list inside a JSON column.
-    let tags = format!(
+    format!(
         "to_jsonb({}) @> to_jsonb({}::text)",
-        sql::path_value(&rows.tags),
+        sql::path_value(tags),
         sql::literal(tag)
-    );
-    Some(format!("({joined}) and {tags}"))
+    )
 }

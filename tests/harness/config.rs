@@ -68,11 +68,12 @@ impl Config {
     pub(crate) fn write(&self, state_dir: &Path, name: &str) -> PathBuf {
         let mut text = self.text.clone();
         if !self.budgets.is_empty() {
-            // The probe is the last thing in the sandbox's file, so this is a key of it.
-            text.push_str("    budgets:\n");
+            let chain = text.find("    chain: ").unwrap();
+            let mut budgets = String::from("    budgets:\n");
             for (hop, budget) in &self.budgets {
-                text.push_str(&format!("      {hop}: {budget}\n"));
+                budgets.push_str(&format!("      {hop}: {budget}\n"));
             }
+            text.insert_str(chain, &budgets);
         }
         let path = state_dir.join(name);
         std::fs::write(&path, text).unwrap();

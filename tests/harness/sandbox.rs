@@ -89,15 +89,15 @@ impl Sandbox {
         self.dir.path().join(name)
     }
 
-    /// `throughline run` with budgets that no slow machine can miss.
+    /// `throughline run` of the chain with budgets that no slow machine can miss.
     pub(crate) fn run(&self) -> Prober {
         self.run_with(&self.patient(), "patient.yaml")
     }
 
-    /// `throughline run` with another config.
+    /// `throughline run` of the chain with another config.
     pub(crate) fn run_with(&self, config: &Config, name: &str) -> Prober {
         self.prober("run")
-            .arg("--config")
+            .args(&["--probe", "org-bootstrap-events", "--config"])
             .arg(config.write(&self.state_dir(), name))
     }
 

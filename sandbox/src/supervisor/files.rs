@@ -8,7 +8,8 @@ use super::parts::{NAMESPACE, Plan, TASK_QUEUE};
 use crate::database::User;
 use crate::state::StateError;
 
-/// The users who can sign in, with the name of their identity in the config file. The addresses are under a
+/// The users who can sign in. In the config file two of their names stand for tokens that a run signs itself, with
+/// ids of its own and the same rights. The addresses are under a
 /// reserved domain, the ids are fixed so that a person can recognise them in a table.
 pub const USERS: [(&str, User); 3] = [
     (
@@ -54,6 +55,8 @@ pub fn write(plan: &Plan, passwords: &[String; USERS.len()]) -> Result<(), State
     dir.write_secret("jwt_secret", &plan.secrets.jwt_secret)?;
     dir.write_secret("superuser_db_url", &plan.superuser_db_url())?;
     dir.write_secret("prober_db_url", &plan.prober_db_url())?;
+    dir.write_secret("authenticator_db_url", &plan.authenticator_db_url())?;
+    dir.write_secret("app_db_url", &plan.app_db_url())?;
     for ((name, _), password) in USERS.iter().zip(passwords) {
         dir.write_secret(&format!("{name}_password"), password)?;
     }
@@ -72,6 +75,8 @@ fn env_file(plan: &Plan, passwords: &[String; USERS.len()]) -> String {
         ("SUPABASE_DB_URL".to_owned(), plan.superuser_db_url()),
         ("SUPABASE_JWT_SECRET".to_owned(), plan.secrets.jwt_secret.clone()),
         ("THROUGHLINE_DB_URL".to_owned(), plan.prober_db_url()),
+        ("AUTHENTICATOR_DB_URL".to_owned(), plan.authenticator_db_url()),
+        ("APP_DB_URL".to_owned(), plan.app_db_url()),
         ("TEMPORAL_ADDRESS".to_owned(), plan.addresses.temporal.to_string()),
         ("TEMPORAL_NAMESPACE".to_owned(), NAMESPACE.to_owned()),
         ("TEMPORAL_TASK_QUEUE".to_owned(), TASK_QUEUE.to_owned()),
@@ -94,11 +99,24 @@ fn env_file(plan: &Plan, passwords: &[String; USERS.len()]) -> String {
 fn config_file(plan: &Plan) -> String {
     let mut identities = String::new();
     for (name, user) in &USERS {
-        let _ = writeln!(
-            identities,
-            "      {name}: {{password: {{email: {}, password: {{file: secrets/{name}_password}}}}}}",
-            user.email
-        );
+        // A tenant that each run has for itself, so that runs side by side do not see each other's rows.
+        let _ = if name.starts_with("tenant_") {
+            writeln!(
+                identities,
+                "      {name}:
+        minted:
+          secret: {{file: secrets/jwt_secret}}
+          claims: {{role: authenticated, sub: \"${{uuid}}\", org_id: \"${{uuid}}\", user_role: {}, permissions: [{}]}}",
+                user.user_role,
+                user.permissions.join(", ")
+            )
+        } else {
+            writeln!(
+                identities,
+                "      {name}: {{password: {{email: {}, password: {{file: secrets/{name}_password}}}}}}",
+                user.email
+            )
+        };
     }
     format!(
         "# The sandbox as a target like any other. Written at its start; secrets are in files beside this one.
@@ -109,18 +127,21 @@ targets:
       api_key: {{file: secrets/anon_key}}
     database:
       url: {{file: secrets/prober_db_url}}
+      authenticator_url: {{file: secrets/authenticator_db_url}}
     temporal: {{address: \"{temporal}\", namespace: {NAMESPACE}, task_queue: {TASK_QUEUE}}}
     worker: {{url: \"http://{worker}\"}}
     guard: {{synthetic: true, prefix: tl-}}
     identities:
       anon: {{token: {{file: secrets/anon_key}}}}
       service_role: {{token: {{file: secrets/service_role_key}}}}
-{identities}probes:
+{identities}      app_role: {{database: {{url: {{file: secrets/app_db_url}}}}}}
+probes:
   org-bootstrap-events:
     kind: bootstrap
     target: sandbox
     chain: org-bootstrap-events
     deadline: 30s
+  org-visibility: {{kind: visibility, target: sandbox, matrix: org-visibility, deadline: 60s}}
 ",
         gateway = plan.gateway_url(),
         temporal = plan.temporal_url(),

@@ -301,6 +301,7 @@ impl Supervisor {
         let secrets = &self.plan.secrets;
         database::set_password(&client, "authenticator", &secrets.authenticator_password).await?;
         database::set_password(&client, "throughline_prober", &secrets.prober_password).await?;
+        database::set_password(&client, "app_backend", &secrets.app_password).await?;
         for ((_, user), password) in USERS.iter().zip(&self.passwords) {
             database::create_user(&client, user, password).await?;
         }
@@ -670,6 +671,7 @@ fn secrets() -> Secrets {
         postgres_password: auth::random_secret(),
         authenticator_password: auth::random_secret(),
         prober_password: auth::random_secret(),
+        app_password: auth::random_secret(),
         jwt_secret,
     }
 }

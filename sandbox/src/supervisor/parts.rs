@@ -190,6 +190,8 @@ pub struct Secrets {
     pub authenticator_password: String,
     /// Password of the prober's login role.
     pub prober_password: String,
+    /// Password of the application's own login role.
+    pub app_password: String,
 }
 
 /// The executables.
@@ -234,6 +236,16 @@ impl Plan {
     /// Connection string of the prober's role.
     pub fn prober_db_url(&self) -> String {
         self.db_url("throughline_prober", &self.secrets.prober_password)
+    }
+
+    /// Connection string of the role that PostgREST logs in as.
+    pub fn authenticator_db_url(&self) -> String {
+        self.db_url("authenticator", &self.secrets.authenticator_password)
+    }
+
+    /// Connection string of the application's own role.
+    pub fn app_db_url(&self) -> String {
+        self.db_url("app_backend", &self.secrets.app_password)
     }
 
     fn db_url(&self, role: &str, password: &str) -> String {
@@ -327,10 +339,7 @@ impl Plan {
             ..
         } = &self.addresses;
         let mut env = vec![
-            (
-                "PGRST_DB_URI",
-                self.db_url("authenticator", &self.secrets.authenticator_password),
-            ),
+            ("PGRST_DB_URI", self.authenticator_db_url()),
             ("PGRST_DB_SCHEMAS", "public, api".to_owned()),
             ("PGRST_DB_ANON_ROLE", "anon".to_owned()),
             ("PGRST_DB_EXTRA_SEARCH_PATH", "public".to_owned()),
