@@ -3,6 +3,7 @@
 pub mod check;
 pub mod checklist;
 pub mod doctor;
+pub mod matrix;
 pub mod render;
 pub mod run;
 
@@ -32,6 +33,8 @@ pub struct Cli {
 pub enum Command {
     /// Make one run of a probe and say what it saw.
     Run(run::RunArgs),
+    /// Show who sees what: make one run of a visibility probe, or read a saved one, and compare it with an earlier.
+    Matrix(matrix::MatrixArgs),
     /// Validate the config and print what it means, without secrets.
     Check(CheckArgs),
     /// Try each endpoint and identity of the config, and say what is missing before a run does.
@@ -107,6 +110,7 @@ pub fn init_logs(verbose: u8) {
 pub async fn dispatch(cli: Cli) -> Exit {
     match cli.command {
         Command::Run(args) => run::run(args).await,
+        Command::Matrix(args) => matrix::matrix(args).await,
         Command::Doctor(args) => doctor::doctor(args).await,
         Command::Check(args) => match check::check(&args.config.config, &env, secrets(args.no_secrets)) {
             Ok(text) => {

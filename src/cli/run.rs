@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use tokio::sync::watch;
 
 use super::{ConfigArg, choose, complain, env, mutter, say};
+use crate::config::model::{Probe, Target};
 use crate::exit::{Exit, Policy, SpeaksOf, exit};
 use crate::metrics;
 use crate::probes;
@@ -95,33 +96,10 @@ pub async fn run(args: RunArgs) -> Exit {
         Ok(chosen) => chosen,
         Err(what) => return complain(&what, Exit::Usage),
     };
-    if let Err(refusal) = testdata::guard(target, &probe.work) {
-        return complain(&refusal.to_string(), Exit::GuardRefused);
-    }
-    let stop = match listen_for_signals() {
-        Ok(stop) => stop,
-        Err(error) => return complain(&format!("signals cannot be caught: {error}"), Exit::Error),
+    let record = match make(probe, target, args.quiet, args.color).await {
+        Ok(record) => record,
+        Err(exit) => return exit,
     };
-
-    let teller = Teller::new(&args);
-    let tell = |event: ProgressEvent| teller.on(&event);
-    let record = {
-        let running = probes::run(probes::Run {
-            probe,
-            target,
-            trigger: Trigger::Once,
-            progress: &tell,
-            stop,
-        });
-        tokio::pin!(running);
-        loop {
-            tokio::select! {
-                record = &mut running => break record,
-                () = tokio::time::sleep(TICK), if teller.is_live() => teller.tick(),
-            }
-        }
-    };
-    teller.finish();
 
     let mut delivered = report(&args, &record);
     let metrics_file = args.metrics_file.as_ref().or(config.export.metrics_file.as_ref());
@@ -151,6 +129,43 @@ pub async fn run(args: RunArgs) -> Exit {
             },
         },
     )
+}
+
+/// Makes one run of a probe, if the guard lets it, and tells of it on standard error while it works. A signal
+/// ends it with clean-up.
+///
+/// # Errors
+/// The exit code, if no run was made. Why has been told.
+pub(super) async fn make(
+    probe: &Probe,
+    target: &Target,
+    quiet: bool,
+    color: ColorChoice,
+) -> Result<RunRecord, Exit> {
+    testdata::guard(target, &probe.work)
+        .map_err(|refusal| complain(&refusal.to_string(), Exit::GuardRefused))?;
+    let stop = listen_for_signals()
+        .map_err(|error| complain(&format!("signals cannot be caught: {error}"), Exit::Error))?;
+    let teller = Teller::new(quiet, color);
+    let tell = |event: ProgressEvent| teller.on(&event);
+    let record = {
+        let running = probes::run(probes::Run {
+            probe,
+            target,
+            trigger: Trigger::Once,
+            progress: &tell,
+            stop,
+        });
+        tokio::pin!(running);
+        loop {
+            tokio::select! {
+                record = &mut running => break record,
+                () = tokio::time::sleep(TICK), if teller.is_live() => teller.tick(),
+            }
+        }
+    };
+    teller.finish();
+    Ok(record)
 }
 
 /// Sends the run's trace.
@@ -207,10 +222,10 @@ struct Teller {
 }
 
 impl Teller {
-    fn new(args: &RunArgs) -> Self {
+    fn new(quiet: bool, color: ColorChoice) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let mode = Mode::of(args.quiet, terminal);
-        let style = Style::detect(args.color, terminal, env);
+        let mode = Mode::of(quiet, terminal);
+        let style = Style::detect(color, terminal, env);
         Self {
             progress: Mutex::new(Progress::new(mode, style)),
             mode,

@@ -28,6 +28,13 @@ pub const LEFTOVER_KINDS: [&str; 8] = [
     OTHER,
 ];
 
+/// The value of the label `hop` for a visibility probe, which has no hops: the matrix is at fault as a whole.
+pub const VISIBILITY_HOP: &str = "visibility";
+
+/// Series of [`RLS_CELL_LEAK`], and of [`RLS_CELL_DENIED`], of one run. A policy that opens everything must not
+/// take the monitoring system down with it; what is beyond is counted in [`SERIES_DROPPED`].
+pub const CELL_SERIES_MAX: usize = 100;
+
 /// What kind of number a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
@@ -112,7 +119,7 @@ catalogue! {
     /// The faulty hop is the one with `hop_up == 0 and hop_reached == 1`: hops behind it cannot alert.
     HOP_REACHED = Gauge "hop_reached" {"chain", "target", "hop"}
         bound "C T H", "1 if the hop's cause was seen in the last run and its witness worked";
-    /// Exists only while a run found a fault.
+    /// Exists only while a run found a fault. The hop of a visibility probe is [`VISIBILITY_HOP`].
     FAULT_INFO = Info "fault_info" {"chain", "target", "hop", "reason"}
         bound "C T: only the current fault exists", "The hop at fault in the last run and the finding code";
     /// The middle of the interval, where a duration is known as one.
@@ -136,6 +143,18 @@ catalogue! {
     /// By hop, not by event.
     EVENTS_MISORDERED = Gauge "chain_events_misordered" {"chain", "target"}
         bound "C T", "Findings of the last run that effects contradict causality";
+    /// Every outcome is there, also without a cell: `match`, `leak`, `own_denied`, `wrong_denial`, `undecidable`.
+    RLS_CELLS = Gauge "rls_cells" {"chain", "target", "outcome"}
+        bound "5 C T", "Cells of the visibility matrix by outcome in the last run";
+    /// Exists only while the cell leaks. `table` is the table or function, `role` the identity.
+    RLS_CELL_LEAK = Gauge "rls_cell_leak" {"chain", "target", "table", "role", "path", "operation"}
+        bound "100 C T: only what leaks exists", "1 for what an identity that must not reach it reached in the last run";
+    /// Exists only while the cell is denied to who must reach it. Labels as [`RLS_CELL_LEAK`].
+    RLS_CELL_DENIED = Gauge "rls_cell_denied" {"chain", "target", "table", "role", "path", "operation"}
+        bound "100 C T: only what is denied exists", "1 for what an identity that must reach it did not reach in the last run";
+    /// Not 0: the named metric does not tell everything, the JSON record does.
+    SERIES_DROPPED = Gauge "series_dropped" {"chain", "target", "metric"}
+        bound "2 C T", "Series of the last run that were left out because the metric was at its bound";
     /// From connecting to the server's acceptance.
     REALTIME_JOIN = Gauge "realtime_join_seconds" ["seconds"] {"chain", "target"}
         bound "C T", "Time from connecting to Realtime to its acceptance of the subscription";

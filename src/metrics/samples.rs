@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::catalogue::{self as metric, BUCKETS_SECONDS, LEFTOVER_KINDS, Metric, OTHER};
+use super::catalogue::{
+    self as metric, BUCKETS_SECONDS, CELL_SERIES_MAX, LEFTOVER_KINDS, Metric, OTHER, VISIBILITY_HOP,
+};
 use crate::finding::FindingCode;
-use crate::record::{HopVerdict, RunRecord, Temperature, Verdict};
+use crate::record::{CellOutcome, HopVerdict, RunRecord, Temperature, Verdict, VisibilityRecord};
 
 /// One series with its value.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,7 +90,10 @@ pub fn samples(record: &RunRecord) -> Vec<Sample> {
     out.hops();
     out.notifications();
     out.transitions();
-    out.events();
+    match &record.visibility {
+        Some(visibility) => out.cells(visibility),
+        None => out.events(),
+    }
     out.realtime();
     out.leftovers();
     out.clocks();
@@ -186,9 +191,11 @@ impl Collector<'_> {
                 Value::Histogram(Box::new(took)),
             );
         }
+        let matrix = record.visibility.as_ref().map(|_| VISIBILITY_HOP);
         let fault = record
             .fault_hop
             .as_deref()
+            .or(matrix)
             .filter(|_| record.verdict == Verdict::Fail);
         if let Some(hop) = fault {
             let reason = record
@@ -282,6 +289,38 @@ impl Collector<'_> {
         ];
         for (metric, number) in numbers {
             self.gauge(metric, &[], number as f64);
+        }
+    }
+
+    fn cells(&mut self, visibility: &VisibilityRecord) {
+        for outcome in CellOutcome::ALL {
+            let cells = visibility.cells.iter().filter(|cell| cell.outcome == outcome);
+            self.gauge(&metric::RLS_CELLS, &[outcome.as_str()], cells.count() as f64);
+        }
+        for (metric, outcome) in [
+            (&metric::RLS_CELL_LEAK, CellOutcome::Leak),
+            (&metric::RLS_CELL_DENIED, CellOutcome::OwnDenied),
+        ] {
+            // Two rows of one table that leak in the same way are one series.
+            let mut series = BTreeSet::new();
+            let mut dropped = 0_usize;
+            for cell in visibility.cells.iter().filter(|cell| cell.outcome == outcome) {
+                let labels = [
+                    cell.object.as_str(),
+                    &cell.identity,
+                    cell.path.as_str(),
+                    cell.operation.as_str(),
+                ];
+                if !series.insert(labels) {
+                    continue;
+                }
+                if series.len() > CELL_SERIES_MAX {
+                    dropped += 1;
+                } else {
+                    self.gauge(metric, &labels, 1.0);
+                }
+            }
+            self.gauge(&metric::SERIES_DROPPED, &[metric.name], dropped as f64);
         }
     }
 

@@ -3,12 +3,27 @@
 //! One suite per chain and target. A test case for the verdict, for each hop, for each assertion that is
 //! not a hop's budget (the hop's case tells that), and for the clean-up. `failure` blames the target,
 //! `error` the prober, `skipped` says that nothing is said.
+//!
+//! A visibility run has no hops: it has a case for each subject and path, one for each cell that does not match,
+//! and one for each line of the checklist that is not in order.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use super::words;
+use super::matrix::grid::CheckState;
+use super::{matrix, words};
 use crate::finding::Finding;
-use crate::record::{AssertionRecord, HopRecord, HopVerdict, Outcome, RunRecord, Verdict};
+use crate::matrix::model::AccessPath;
+use crate::record::{
+    AssertionRecord, CellOutcome, CellRecord, CheckRecord, HopRecord, HopVerdict, Outcome, RunRecord,
+    Verdict, VisibilityRecord,
+};
+
+/// Cases for subject and path, for cells, and for the checklist. A CI server that is given 10,000 cases shows
+/// none of them; one more case says how many were left out, and the JSON record has them.
+const SUMMARIES_MAX: usize = 200;
+const CELLS_MAX: usize = 100;
+const CHECKS_MAX: usize = 50;
 
 /// What the CI job asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,6 +37,7 @@ pub struct Options {
 pub fn render(record: &RunRecord, options: Options) -> String {
     let cases: Vec<Case> = std::iter::once(Case::of_verdict(record, options))
         .chain(record.hops.iter().map(|hop| Case::of_hop(hop, record, options)))
+        .chain(record.visibility.iter().flat_map(of_matrix))
         .chain(
             record
                 .assertions
@@ -211,6 +227,110 @@ impl Case {
         }
     }
 
+    /// The cells of one subject on one path.
+    fn of_summary(subject: &str, path: AccessPath, cells: &[&CellRecord]) -> Self {
+        let number = |outcome| cells.iter().filter(|cell| cell.outcome == outcome).count();
+        let counted: Vec<String> = CellOutcome::ALL
+            .into_iter()
+            .map(|outcome| (number(outcome), outcome.as_str()))
+            .filter(|(number, _)| *number > 0)
+            .map(|(number, outcome)| format!("{number} {outcome}"))
+            .collect();
+        let message = counted.join(", ");
+        let wrong = cells.len() - number(CellOutcome::Match) - number(CellOutcome::Undecidable);
+        let said = if wrong > 0 {
+            Said::Failure(Words::new("visibility", &message, &[]))
+        } else if number(CellOutcome::Undecidable) > 0 {
+            Said::Skipped(message)
+        } else {
+            Said::Passed
+        };
+        Self {
+            name: format!("matrix {subject} on {}", path.as_str()),
+            time_ns: 0,
+            said,
+        }
+    }
+
+    /// A cell that does not match.
+    fn of_cell(cell: &CellRecord) -> Self {
+        let said = if cell.outcome == CellOutcome::Undecidable {
+            Said::Skipped(format!("undecidable: {}", cell.detail))
+        } else {
+            let code = cell.code.map_or(cell.outcome.as_str(), |code| code.as_str());
+            let mut words = Words::new(code, &format!("{}: {}", cell.outcome.as_str(), cell.detail), &[]);
+            let seen = matrix::seen_in_full(&cell.seen);
+            // Writing to a String cannot fail; the results of `write!` are dropped for that reason.
+            let _ = writeln!(words.text, "object: {}", cell.object);
+            let _ = writeln!(words.text, "expected: {}", cell.expected);
+            let _ = writeln!(words.text, "seen: {seen}");
+            for (label, line) in [("exception", &cell.exception), ("through", &cell.through)] {
+                if let Some(line) = line {
+                    let _ = writeln!(words.text, "{label}: {line}");
+                }
+            }
+            if let Some(code) = cell.code {
+                let _ = writeln!(words.text, "runbook: docs/findings.md#{code}");
+            }
+            Said::Failure(words)
+        };
+        Self {
+            name: format!(
+                "cell {}: {} {} as {}",
+                cell.subject,
+                cell.path.as_str(),
+                cell.operation.as_str(),
+                cell.identity
+            ),
+            time_ns: 0,
+            said,
+        }
+    }
+
+    /// A line of the checklist that is not in order. What was only predicted fails nothing: the run saw
+    /// that it works, or did not look.
+    fn of_check(check: &CheckRecord) -> Self {
+        let state = CheckState::of(check);
+        let mut text = check.detail.clone();
+        if let Some(observed) = &check.observed {
+            text += &format!("; seen: {}", observed.detail);
+        }
+        let said = match state {
+            CheckState::Good => Said::Passed,
+            CheckState::Observed => {
+                let code = check.code.map_or("checklist", |code| code.as_str());
+                let mut words = Words::new(code, &text, &[]);
+                if let Some(fix) = &check.fix {
+                    let _ = writeln!(words.text, "fix: {fix}");
+                }
+                Said::Failure(words)
+            }
+            CheckState::Contradicted | CheckState::Predicted => {
+                Said::Remark(format!("{}: {text}", state.as_str()))
+            }
+            CheckState::Unchecked => Said::Skipped(format!("not checked: {text}")),
+        };
+        let role = check
+            .role
+            .as_deref()
+            .map(|role| format!(" for {role}"))
+            .unwrap_or_default();
+        Self {
+            name: format!("checklist {} of {}{role}", check.check, check.object),
+            time_ns: 0,
+            said,
+        }
+    }
+
+    /// Says that there were more cases of a kind, so that a file that is cut does not read like a whole one.
+    fn of_more(kind: &str, more: usize) -> Self {
+        Self {
+            name: format!("{kind}: {more} more"),
+            time_ns: 0,
+            said: Said::Skipped(format!("{more} more are left out here; the JSON record has them")),
+        }
+    }
+
     fn of_clean_up(record: &RunRecord) -> Self {
         let said = match record.cleanup.leftovers.as_slice() {
             [] => Said::Passed,
@@ -261,6 +381,53 @@ impl Case {
         };
         let _ = writeln!(xml, "{head}>\n      {body}\n    </testcase>");
     }
+}
+
+fn of_matrix(visibility: &VisibilityRecord) -> Vec<Case> {
+    let mut places: HashMap<(&str, AccessPath), usize> = HashMap::new();
+    let mut summaries: Vec<(&str, AccessPath, Vec<&CellRecord>)> = vec![];
+    for cell in &visibility.cells {
+        let place = *places.entry((&cell.subject, cell.path)).or_insert_with(|| {
+            summaries.push((&cell.subject, cell.path, vec![]));
+            summaries.len() - 1
+        });
+        summaries[place].2.push(cell);
+    }
+    if summaries.len() > SUMMARIES_MAX {
+        // Whatever is left out is in order, as long as there is something in order to leave out.
+        let good = |cells: &[&CellRecord]| cells.iter().all(|cell| cell.outcome == CellOutcome::Match);
+        summaries.sort_by_key(|(_, _, cells)| good(cells));
+    }
+    let mut cells: Vec<&CellRecord> = visibility
+        .cells
+        .iter()
+        .filter(|cell| cell.outcome != CellOutcome::Match)
+        .collect();
+    if cells.len() > CELLS_MAX {
+        cells.sort_by_key(|cell| cell.outcome);
+    }
+    let checks: Vec<&CheckRecord> = visibility
+        .checklist
+        .iter()
+        .filter(|check| CheckState::of(check) != CheckState::Good)
+        .collect();
+    let mut cases = bounded("matrix", &summaries, SUMMARIES_MAX, |(subject, path, cells)| {
+        Case::of_summary(subject, *path, cells)
+    });
+    cases.extend(bounded("cells", &cells, CELLS_MAX, |cell| Case::of_cell(cell)));
+    cases.extend(bounded("checklist", &checks, CHECKS_MAX, |check| {
+        Case::of_check(check)
+    }));
+    cases
+}
+
+fn bounded<T>(kind: &str, of: &[T], most: usize, case: impl Fn(&T) -> Case) -> Vec<Case> {
+    let more = of.len().saturating_sub(most);
+    of.iter()
+        .take(most)
+        .map(case)
+        .chain((more > 0).then(|| Case::of_more(kind, more)))
+        .collect()
 }
 
 fn budget(hop: &HopRecord) -> String {

@@ -6,6 +6,8 @@
 pub mod checklist;
 pub mod json;
 pub mod junit;
+pub mod matrix;
+mod page;
 pub mod progress;
 mod style;
 pub mod terminal;

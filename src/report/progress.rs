@@ -39,6 +39,17 @@ pub enum ProgressEvent {
         /// After how long silence counts as lost, milliseconds.
         lost_after_ms: u64,
     },
+    /// Cells of a visibility matrix were looked at.
+    Looked {
+        /// Where: an access path, or an identity on it.
+        at: String,
+        /// Cells looked at so far in the whole matrix.
+        cells: usize,
+        /// Cells of the whole matrix.
+        of: usize,
+        /// Run time in nanoseconds.
+        at_ns: RunNanos,
+    },
     /// Anything else worth a line.
     Note {
         /// In words.
@@ -155,6 +166,18 @@ impl Progress {
                 });
                 line
             }
+            ProgressEvent::Looked { at, cells, of, at_ns } => {
+                let text = format!("{}: {cells} of {of} cells", style.clean(at));
+                let line =
+                    (self.mode == Mode::Plain || cells == of).then(|| format!("{}  {text}", stamp(*at_ns)));
+                let since_ns = self.status.as_ref().map_or(*at_ns, |status| status.since_ns);
+                self.status = Some(Status {
+                    text,
+                    since_ns,
+                    lost_after_ms: None,
+                });
+                line
+            }
             ProgressEvent::Note { text, at_ns } => Some(format!("{}  {}", stamp(*at_ns), style.clean(text))),
         };
         match self.mode {
@@ -268,6 +291,30 @@ mod tests {
         assert!(text.ends_with(CLEAR));
         let own = text.replace(CLEAR, "");
         assert!(!own.contains('\x1b'), "nothing else moves the cursor: {own:?}");
+    }
+
+    #[test]
+    fn a_terminal_shows_how_far_the_look_at_a_matrix_is_and_a_line_when_it_is_done() {
+        let mut progress = Progress::new(Mode::Live, Style::plain());
+        let mut told = |cells| {
+            let event = ProgressEvent::Looked {
+                at: "postgrest".into(),
+                cells,
+                of: 315,
+                at_ns: 900 * MS,
+            };
+            progress.on(&event, 900 * MS).replace(CLEAR, "")
+        };
+        assert_eq!(told(120), " 900.0 ms  postgrest: 120 of 315 cells… 0.0 ms");
+        assert!(told(315).starts_with(" 900.0 ms  postgrest: 315 of 315 cells\n"));
+        let mut plain = Progress::new(Mode::Plain, Style::plain());
+        let event = ProgressEvent::Looked {
+            at: "sql".into(),
+            cells: 120,
+            of: 315,
+            at_ns: 900 * MS,
+        };
+        assert_eq!(plain.on(&event, 0), " 900.0 ms  sql: 120 of 315 cells\n");
     }
 
     #[test]

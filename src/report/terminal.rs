@@ -1,10 +1,11 @@
-//! The report for a person: verdict, reason, waterfall, evidence.
+//! The report for a person: verdict, reason, waterfall or matrix, evidence.
 //!
 //! Written for three in the morning: the first line says what broke, where and on which target; the last
 //! line says it again, because the last line is what a terminal shows.
 
+use super::page::Page;
 use super::style::{Paint, Style};
-use super::{waterfall, words};
+use super::{matrix, waterfall, words};
 use crate::clock::Interval;
 use crate::finding::{Finding, FindingCode};
 use crate::record::{
@@ -15,16 +16,20 @@ use crate::record::{
 /// A report longer than a screen hides its point; the JSON report has the rest.
 const FINDINGS_MAX: usize = 5;
 const EVIDENCE_MAX: usize = 8;
-const LABEL: usize = 15;
 
 /// The whole report, ending in a newline.
 #[must_use]
 pub fn render(record: &RunRecord, style: Style) -> String {
-    let mut page = Page { style, lines: vec![] };
+    let mut page = Page::new(style);
     page.line(verdict_line(record, style));
     page.sentence("", &style.clean(&record.headline));
     page.blank();
-    page.lines.extend(waterfall::lines(record, style));
+    match &record.visibility {
+        Some(visibility) => matrix::grid::tell(&mut page, visibility),
+        // A visibility run that ended before it looked has neither.
+        None if record.hops.is_empty() => {}
+        None => page.lines(waterfall::lines(record, style)),
+    }
     page.blank();
     for finding in record.findings.iter().take(FINDINGS_MAX) {
         page.finding(finding, record);
@@ -45,14 +50,18 @@ pub fn render(record: &RunRecord, style: Style) -> String {
         );
         page.blank();
     }
+    if let Some(visibility) = &record.visibility {
+        matrix::grid::checklist(&mut page, visibility);
+        page.blank();
+    }
     page.facts(record);
     page.blank();
     page.line(verdict_line(record, style));
-    page.lines.join("\n") + "\n"
+    page.text()
 }
 
 /// The verdict in one line: `FAIL org-bootstrap-events on sandbox at notified: not_in_publication  20.90 s`,
-/// with the run id where there is room.
+/// with the run id where there is room. A matrix has no hop; its cells are counted instead.
 #[must_use]
 pub fn verdict_line(record: &RunRecord, style: Style) -> String {
     let (word, paint) = match record.verdict {
@@ -76,12 +85,17 @@ pub fn verdict_line(record: &RunRecord, style: Style) -> String {
     } else {
         ", leftovers"
     };
+    let cells = record
+        .visibility
+        .as_ref()
+        .map(|visibility| matrix::cells_in_short(visibility, finding.is_some()));
     let said = format!(
-        " {} on {}{}{}{leftovers}  {}",
+        " {} on {}{}{}{}{leftovers}  {}",
         style.clean(&record.chain),
         style.clean(&record.target),
         hop.unwrap_or_default(),
         reason.unwrap_or_default(),
+        cells.unwrap_or_default(),
         words::duration(record.duration_ns),
     );
     let run = format!("  run {}", style.clean(&record.run_id));
@@ -95,51 +109,7 @@ pub fn verdict_line(record: &RunRecord, style: Style) -> String {
     )
 }
 
-/// Lines that are being collected.
-struct Page {
-    style: Style,
-    lines: Vec<String>,
-}
-
 impl Page {
-    fn line(&mut self, line: String) {
-        self.lines.push(line);
-    }
-
-    fn blank(&mut self) {
-        if self.lines.last().is_some_and(|line| !line.is_empty()) {
-            self.lines.push(String::new());
-        }
-    }
-
-    /// A sentence that goes on under its own beginning.
-    fn sentence(&mut self, lead: &str, text: &str) {
-        let indent = lead.chars().count();
-        let room = self.style.width.saturating_sub(indent);
-        for (index, line) in words::wrap(text, room).into_iter().enumerate() {
-            let lead = if index == 0 {
-                lead.to_owned()
-            } else {
-                " ".repeat(indent)
-            };
-            self.line(format!("{lead}{line}"));
-        }
-    }
-
-    /// A labelled row; its text goes on under itself.
-    fn row(&mut self, label: &str, text: &str) {
-        self.painted_row(Paint::Plain, label, text);
-    }
-
-    fn painted_row(&mut self, paint: Paint, label: &str, text: &str) {
-        let room = self.style.width.saturating_sub(LABEL);
-        for (index, line) in words::wrap(text, room).into_iter().enumerate() {
-            let label = if index == 0 { label } else { "" };
-            let label = self.style.paint(Paint::Dim, &format!("{label:LABEL$}"));
-            self.line(format!("{label}{}", self.style.paint(paint, &line)));
-        }
-    }
-
     fn finding(&mut self, finding: &Finding, record: &RunRecord) {
         let style = self.style;
         let certainty = finding.certainty.as_str();
@@ -201,8 +171,7 @@ impl Page {
             let Some(text) = text.filter(|text| !text.is_empty()) else {
                 continue;
             };
-            let label_painted = style.paint(Paint::Dim, &format!("{label:LABEL$}"));
-            self.line(format!("{label_painted}{}", style.clean(text)));
+            self.pasted(label, text);
         }
     }
 

@@ -16,6 +16,8 @@ pub const DB_SYSTEM_NAME: &str = "db.system.name";
 pub const DB_SYSTEM_POSTGRESQL: &str = "postgresql";
 /// Table of a row or event.
 pub const DB_COLLECTION_NAME: &str = "db.collection.name";
+/// What was done in a database.
+pub const DB_OPERATION_NAME: &str = "db.operation.name";
 /// Status of an HTTP response.
 pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
 /// Class of an error; ours are finding codes.
@@ -33,6 +35,12 @@ pub const MESSAGING_DESTINATION_NAME: &str = "messaging.destination.name";
 
 /// Service of the run itself.
 pub const SERVICE_THROUGHLINE: &str = "throughline";
+/// Service of the path `sql` of a matrix.
+pub const SERVICE_POSTGRES: &str = "postgres";
+/// Service of the paths `postgrest` and `rpc` of a matrix.
+pub const SERVICE_POSTGREST: &str = "postgrest";
+/// Service of the path `realtime` of a matrix.
+pub const SERVICE_REALTIME: &str = "realtime";
 /// Service of workflows and of the queues before activities.
 pub const SERVICE_TEMPORAL: &str = "temporal";
 /// Service of activities where the record does not say who polls the task queue.
@@ -92,6 +100,36 @@ pub const FINDING_SUMMARY: &str = "throughline.finding.summary";
 pub const FINDING_EVENT: &str = "throughline.finding";
 /// Name of the span event of an error in a workflow's result.
 pub const RESULT_ERROR_EVENT: &str = "throughline.workflow.result_error";
+/// Access path of a look at a matrix.
+pub const VISIBILITY_PATH: &str = "throughline.visibility.path";
+/// Identity that looked.
+pub const VISIBILITY_IDENTITY: &str = "throughline.visibility.identity";
+/// Its database role.
+pub const VISIBILITY_ROLE: &str = "throughline.visibility.role";
+/// Cells as declared.
+pub const VISIBILITY_MATCH: &str = "throughline.visibility.cells.match";
+/// Cells that leak.
+pub const VISIBILITY_LEAK: &str = "throughline.visibility.cells.leak";
+/// Cells that are denied to who must reach them.
+pub const VISIBILITY_OWN_DENIED: &str = "throughline.visibility.cells.own_denied";
+/// Cells that are denied by another mechanism than declared.
+pub const VISIBILITY_WRONG_DENIAL: &str = "throughline.visibility.cells.wrong_denial";
+/// Cells of which nothing can be said.
+pub const VISIBILITY_UNDECIDABLE: &str = "throughline.visibility.cells.undecidable";
+/// Cells that do not match and have no event, because there are too many.
+pub const VISIBILITY_EVENTS_DROPPED: &str = "throughline.visibility.events_dropped";
+/// Name of the span event of a cell that does not match.
+pub const CELL_EVENT: &str = "throughline.visibility.cell";
+/// What is said of a cell.
+pub const CELL_OUTCOME: &str = "throughline.visibility.outcome";
+/// What must come of a cell.
+pub const CELL_EXPECTED: &str = "throughline.visibility.expected";
+/// What came of it: names of columns at most.
+pub const CELL_SEEN: &str = "throughline.visibility.seen";
+/// Name of the cell's row or function in the matrix file.
+pub const CELL_SUBJECT: &str = "throughline.visibility.subject";
+/// The policy, function, grant or claim behind a cell.
+pub const CELL_THROUGH: &str = "throughline.visibility.through";
 /// Words of an error.
 pub const MESSAGE: &str = "message";
 /// Workflow id.

@@ -4,6 +4,11 @@
 //! (a committed row, a delivered frame) has usually ended before its effect begins, has several effects,
 //! and lives in another process. Only activities are children of their workflow. A hop that stayed silent
 //! is an error span from its cause to the moment at which the prober gave up; hops behind it have none.
+//!
+//! A visibility run has no hops. It has one span for each identity on each access path that it looked through,
+//! with an event for each cell that does not match.
+
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
@@ -11,16 +16,21 @@ use super::ids::{SpanId, TraceId, TraceIdError};
 use super::semconv as name;
 use crate::clock::{Clock, Interval, RunNanos};
 use crate::finding::Finding;
+use crate::matrix::model::AccessPath;
 use crate::record::{
-    ActivityRecord, Fact, HopRecord, HopVerdict, NotificationRecord, Observation, RunRecord, Verdict,
-    WorkflowRecord,
+    ActivityRecord, CellOutcome, CellRecord, Fact, HopRecord, HopVerdict, NotificationRecord, Observation,
+    RunRecord, Seen, Verdict, VisibilityRecord, WorkflowRecord,
 };
-use crate::report::words;
+use crate::report::{matrix, words};
 
 /// A moment whose interval is wider than this carries its uncertainty as an attribute.
 const WIDE_NS: i64 = words::MS;
 /// A wait that came this close to its limit, or went beyond it, ended because of it, and is told as it.
 const AT_LIMIT_NS: i64 = 250 * words::MS;
+/// Spans of a matrix: four paths for each of fifty identities.
+const LOOKS_MAX: usize = 200;
+/// Events of cells on one span. How many more there were is an attribute.
+const CELL_EVENTS_MAX: usize = 50;
 
 /// One run as a trace.
 #[derive(Debug, Clone, PartialEq)]
@@ -127,6 +137,9 @@ pub fn spans(record: &RunRecord) -> Result<Trace, TraceIdError> {
     );
     for workflow in &record.workflows {
         spans.extend(builder.workflow(workflow));
+    }
+    if let Some(visibility) = &record.visibility {
+        spans.extend(builder.looks(visibility));
     }
     Ok(Trace {
         id,
@@ -456,6 +469,131 @@ impl Builder<'_> {
         spans
     }
 
+    /// One span for each path and identity that was looked through. Where there are too many, those with
+    /// something wrong in them come first.
+    fn looks(&self, visibility: &VisibilityRecord) -> Vec<Span> {
+        let mut times: HashMap<usize, (Interval, Interval)> = HashMap::new();
+        for seen in &self.record.observations {
+            if let Fact::Cell { cell, .. } = &seen.fact
+                && let Ok(index) = usize::try_from(*cell)
+            {
+                let extent = times.entry(index).or_insert((seen.at, seen.at));
+                *extent = joined(*extent, (seen.at, seen.at));
+            }
+        }
+        let mut places: HashMap<(AccessPath, &str), usize> = HashMap::new();
+        let mut looks: Vec<Look<'_>> = vec![];
+        for (index, cell) in visibility.cells.iter().enumerate() {
+            let time = times.get(&index).copied();
+            if time.is_none() && matches!(cell.seen, Seen::Unknown { .. }) {
+                continue;
+            }
+            let place = *places.entry((cell.path, &cell.identity)).or_insert_with(|| {
+                looks.push(Look {
+                    path: cell.path,
+                    identity: &cell.identity,
+                    time: None,
+                    cells: vec![],
+                });
+                looks.len() - 1
+            });
+            let look = &mut looks[place];
+            look.cells.push((cell, time));
+            look.time = match (look.time, time) {
+                (Some(known), Some(time)) => Some(joined(known, time)),
+                (known, time) => known.or(time),
+            };
+        }
+        if looks.len() > LOOKS_MAX {
+            looks.sort_by_key(|look| look.count(CellOutcome::Match) == look.cells.len());
+            looks.truncate(LOOKS_MAX);
+        }
+        looks.iter().map(|look| self.look(look, visibility)).collect()
+    }
+
+    fn look(&self, look: &Look<'_>, visibility: &VisibilityRecord) -> Span {
+        let record = self.record;
+        let (service, kind) = match look.path {
+            AccessPath::Sql => (name::SERVICE_POSTGRES, Kind::Server),
+            AccessPath::Postgrest | AccessPath::Rpc => (name::SERVICE_POSTGREST, Kind::Server),
+            AccessPath::Realtime => (name::SERVICE_REALTIME, Kind::Producer),
+        };
+        // A record that somebody cut the observations out of still has its phases.
+        let witness = record.phases.iter().find(|phase| phase.name == "witness");
+        let extent = look.time.unwrap_or_else(|| {
+            let (from, until) =
+                witness.map_or((0, record.duration_ns), |phase| (phase.start_ns, phase.end_ns));
+            (Interval::point(from), Interval::point(until))
+        });
+        let path = look.path.as_str();
+        let mut span = self.span(
+            &format!("visibility/{path}/{}", look.identity),
+            service,
+            Scope::Reconstruct,
+            format!("{path} as {}", look.identity),
+            extent,
+        );
+        span.kind = kind;
+        let mut attributes = vec![
+            (name::VISIBILITY_PATH, text(path)),
+            (name::VISIBILITY_IDENTITY, text(look.identity)),
+            (name::SPAN_SOURCE, text("visibility")),
+        ];
+        let identity = visibility
+            .identities
+            .iter()
+            .find(|identity| identity.name == look.identity);
+        if let Some(role) = identity.and_then(|identity| identity.role.as_deref()) {
+            attributes.push((name::VISIBILITY_ROLE, text(role)));
+        }
+        attributes.push(match look.path {
+            AccessPath::Realtime => (name::MESSAGING_SYSTEM, text(name::MESSAGING_SYSTEM_REALTIME)),
+            AccessPath::Sql | AccessPath::Postgrest | AccessPath::Rpc => {
+                (name::DB_SYSTEM_NAME, text(name::DB_SYSTEM_POSTGRESQL))
+            }
+        });
+        let mut wrong = vec![];
+        for outcome in CellOutcome::ALL {
+            let number = look.count(outcome);
+            attributes.push((
+                count_of(outcome),
+                Value::Int(i64::try_from(number).unwrap_or(i64::MAX)),
+            ));
+            if number > 0 && is_wrong(outcome) {
+                wrong.push(format!("{number} {}", outcome.as_str()));
+            }
+        }
+        let bad = || {
+            look.cells
+                .iter()
+                .filter(|(cell, _)| cell.outcome != CellOutcome::Match)
+        };
+        // Among the outcomes that are wrong the order is that of the catalogue, the leak first.
+        let worst = bad()
+            .filter(|(cell, _)| is_wrong(cell.outcome))
+            .min_by_key(|(cell, _)| cell.outcome);
+        if let Some((cell, _)) = worst {
+            let class = cell.code.map_or(cell.outcome.as_str(), |code| code.as_str());
+            attributes.push((name::ERROR_TYPE, text(class)));
+            span.error = Some(wrong.join(", "));
+        }
+        let dropped = bad().count().saturating_sub(CELL_EVENTS_MAX);
+        if dropped > 0 {
+            let dropped = i64::try_from(dropped).unwrap_or(i64::MAX);
+            attributes.push((name::VISIBILITY_EVENTS_DROPPED, Value::Int(dropped)));
+        }
+        span.events = bad()
+            .take(CELL_EVENTS_MAX)
+            .map(|(cell, time)| {
+                let at_unix_ns = time.map_or(span.end_unix_ns, |(_, last)| self.unix(last.middle().max(0)));
+                cell_event(cell, at_unix_ns)
+            })
+            .collect();
+        attributes.append(&mut span.attributes);
+        span.attributes = attributes;
+        span
+    }
+
     /// Whether one of the hop's observations is of that workflow.
     fn saw_start(&self, hop: &HopRecord, id: &str) -> bool {
         self.record
@@ -525,6 +663,71 @@ impl Span {
         if !self.attributes.contains(&clamped) {
             self.attributes.push(clamped);
         }
+    }
+}
+
+/// What one identity saw on one path.
+struct Look<'a> {
+    path: AccessPath,
+    identity: &'a str,
+    /// First and last observation.
+    time: Option<(Interval, Interval)>,
+    cells: Vec<(&'a CellRecord, Option<(Interval, Interval)>)>,
+}
+
+impl Look<'_> {
+    fn count(&self, outcome: CellOutcome) -> usize {
+        let cells = self.cells.iter();
+        cells.filter(|(cell, _)| cell.outcome == outcome).count()
+    }
+}
+
+/// The earlier of two beginnings and the later of two ends.
+fn joined(one: (Interval, Interval), other: (Interval, Interval)) -> (Interval, Interval) {
+    (
+        std::cmp::min_by_key(one.0, other.0, |at| at.middle()),
+        std::cmp::max_by_key(one.1, other.1, |at| at.middle()),
+    )
+}
+
+/// Whether the target is to blame for it.
+const fn is_wrong(outcome: CellOutcome) -> bool {
+    match outcome {
+        CellOutcome::Leak | CellOutcome::OwnDenied | CellOutcome::WrongDenial => true,
+        CellOutcome::Match | CellOutcome::Undecidable => false,
+    }
+}
+
+const fn count_of(outcome: CellOutcome) -> &'static str {
+    match outcome {
+        CellOutcome::Match => name::VISIBILITY_MATCH,
+        CellOutcome::Leak => name::VISIBILITY_LEAK,
+        CellOutcome::OwnDenied => name::VISIBILITY_OWN_DENIED,
+        CellOutcome::WrongDenial => name::VISIBILITY_WRONG_DENIAL,
+        CellOutcome::Undecidable => name::VISIBILITY_UNDECIDABLE,
+    }
+}
+
+/// A cell that does not match. What was seen is told by names of columns: the words of a refusal may hold values.
+fn cell_event(cell: &CellRecord, at_unix_ns: u64) -> Event {
+    let mut attributes = vec![(name::CELL_OUTCOME, text(cell.outcome.as_str()))];
+    if let Some(code) = cell.code {
+        attributes.push((name::FINDING_CODE, text(code.as_str())));
+    }
+    attributes.extend([
+        (name::CELL_SUBJECT, text(&cell.subject)),
+        (name::DB_COLLECTION_NAME, text(&cell.object)),
+        (name::DB_OPERATION_NAME, text(cell.operation.as_str())),
+        (name::CELL_EXPECTED, text(&cell.expected.to_string())),
+        (name::CELL_SEEN, text(&matrix::seen_in_short(&cell.seen))),
+    ]);
+    if let Some(through) = &cell.through {
+        attributes.push((name::CELL_THROUGH, text(through)));
+    }
+    Event {
+        name: name::CELL_EVENT,
+        at_unix_ns,
+        attributes,
     }
 }
 

@@ -1,3 +1,4 @@
+use throughline::record::{CellOutcome, RunRecord};
 use throughline::report::json::{self, JsonError};
 
 use crate::{golden, records};
@@ -5,8 +6,21 @@ use crate::{golden, records};
 #[test]
 fn goldens() {
     for (name, record) in records::all() {
-        golden(&format!("json-{name}"), &json::render(&record).unwrap());
+        golden(&format!("json-{name}"), &json::render(&short(record)).unwrap());
     }
+}
+
+/// A matrix has hundreds of cells that read alike: two of them, and all that do not match.
+fn short(mut record: RunRecord) -> RunRecord {
+    if let Some(visibility) = &mut record.visibility {
+        let mut matching = 0;
+        visibility.cells.retain(|cell| {
+            matching += usize::from(cell.outcome == CellOutcome::Match);
+            cell.outcome != CellOutcome::Match || matching <= 2
+        });
+        record.observations.truncate(2);
+    }
+    record
 }
 
 #[test]

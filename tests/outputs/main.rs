@@ -1,5 +1,5 @@
-//! Every output of a run as a golden, for one healthy run and four broken ones, and checked by what will
-//! read it: an XML parser, `promtool`, an OTLP receiver.
+//! Every output of a run as a golden, for healthy runs and broken ones of a chain and of a matrix, and checked by
+//! what will read it: an XML parser, `promtool`, an OTLP receiver.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -9,6 +9,7 @@ mod records;
 mod exit;
 mod json;
 mod junit;
+mod matrix;
 mod metrics;
 mod terminal;
 mod trace;

@@ -32,9 +32,18 @@ fn goldens() {
         &terminal::render(&records::silent(), ascii()),
     );
     golden(
-        "terminal-silent-narrow",
-        &terminal::render(&records::silent(), Style::plain().with_width(60)),
+        "terminal-matrix-leak-ascii",
+        &terminal::render(&records::matrix_leak(), ascii()),
     );
+    for (name, record) in [
+        ("silent", records::silent()),
+        ("matrix-leak", records::matrix_leak()),
+    ] {
+        golden(
+            &format!("terminal-{name}-narrow"),
+            &terminal::render(&record, Style::plain().with_width(60)),
+        );
+    }
 }
 
 #[test]

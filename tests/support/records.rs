@@ -1,19 +1,21 @@
 //! Sample records for every output's tests: one healthy run in the timings of the reference system
 //! (notification 187 ms after the commit, claim 249 ms, start 359 ms, completion 502 ms), and the same run
-//! broken in five ways.
+//! broken in five ways; and runs of the shipped visibility matrix: healthy, leaking, denying.
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use throughline::clock::{Clock, Interval};
 use throughline::finding::{Certainty, Evidence, Finding, FindingCode};
+use throughline::matrix::model::{AccessPath, Expected, Operation};
 use throughline::record::{
-    ActivityRecord, AssertionRecord, CleanupRecord, ClockRecord, Fact, Fields, HopRecord, HopVerdict,
-    Leftover, NotificationRecord, Observation, Outcome, Phase, ProjectionRecord, RealtimeRecord, Removed,
-    RunRecord, SCHEMA, Source, StateSeen, Temperature, Trigger, Verdict, WorkflowRecord,
+    ActivityRecord, AssertionRecord, CellOutcome, CellRecord, CheckObserved, CheckRecord, CleanupRecord,
+    ClockRecord, Fact, Fields, HopRecord, HopVerdict, IdentityRecord, Leftover, NotificationRecord,
+    Observation, Outcome, Phase, ProjectionRecord, RealtimeRecord, Removed, RunRecord, SCHEMA, Seen, Source,
+    StateSeen, Temperature, Trigger, Verdict, VisibilityRecord, WorkflowRecord,
 };
 
 /// Every sample with the name of its goldens.
-pub(crate) fn all() -> [(&'static str, RunRecord); 6] {
+pub(crate) fn all() -> [(&'static str, RunRecord); 9] {
     [
         ("pass", pass()),
         ("silent", silent()),
@@ -21,6 +23,9 @@ pub(crate) fn all() -> [(&'static str, RunRecord); 6] {
         ("compensated", compensated()),
         ("error", error()),
         ("leftovers", leftovers()),
+        ("matrix", matrix()),
+        ("matrix-leak", matrix_leak()),
+        ("matrix-denied", matrix_denied()),
     ]
 }
 
@@ -861,6 +866,439 @@ fn moved(at: &mut Option<Interval>, by: i64) {
     if let Some(at) = at {
         at.earliest += by;
         at.latest += by;
+    }
+}
+
+/// The columns of the shipped matrix.
+const IDENTITIES: [&str; 5] = ["anon", "tenant_a", "tenant_b", "service_role", "app_role"];
+
+/// Every cell of the shipped matrix is as declared.
+pub(crate) fn matrix() -> RunRecord {
+    let mut run = empty();
+    run.probe = "org-visibility".into();
+    run.chain = "org-visibility".into();
+    run.duration_ns = ms(3_412.0);
+    run.phases = phases(&[
+        ("connect", 0.0, 62.3),
+        ("ready", 62.3, 801.0),
+        ("act", 801.0, 880.0),
+        ("witness", 880.0, 3_190.0),
+        ("clean_up", 3_190.0, 3_412.0),
+    ]);
+    run.clocks.truncate(1);
+    run.cleanup.removed.truncate(3);
+    let identity = |name: &str, role: &str, note: Option<&str>| IdentityRecord {
+        name: name.into(),
+        role: Some(role.into()),
+        note: note.map(Into::into),
+    };
+    let bypasses = "the role bypasses row-level security: what it sees says nothing of the policies";
+    run.visibility = Some(VisibilityRecord {
+        identities: vec![
+            identity("anon", "anon", None),
+            identity("tenant_a", "authenticated", None),
+            identity("tenant_b", "authenticated", None),
+            identity("service_role", "service_role", Some(bypasses)),
+            identity("app_role", "app_backend", Some(bypasses)),
+        ],
+        cells: shipped_cells(),
+        checklist: [
+            "organizations_projection",
+            "invitations_projection",
+            "workflow_queue_projection",
+            "services",
+        ]
+        .into_iter()
+        .flat_map(|table| {
+            ["row_security", "primary_key", "publication", "replica_identity"]
+                .map(|check| good_check(check, &format!("public.{table}")))
+        })
+        .collect(),
+    });
+    observe_cells(&mut run);
+    let cells = run.visibility.as_ref().unwrap().cells.len();
+    run.headline = format!("every one of {cells} cells is as declared");
+    run
+}
+
+/// The queue is open to every signed-in user, and a function gives another tenant's status away.
+pub(crate) fn matrix_leak() -> RunRecord {
+    let mut run = matrix();
+    run.verdict = Verdict::Fail;
+    run.headline = "tenant_b reads rows of public.workflow_queue_projection that it must not see, on sql, \
+                    postgrest and realtime"
+        .into();
+    let policy =
+        "policy \"queue_open\" on public.workflow_queue_projection (SELECT, authenticated, using true)";
+    for identity in ["tenant_a", "tenant_b"] {
+        for (path, operation) in [
+            (AccessPath::Sql, Operation::Read),
+            (AccessPath::Postgrest, Operation::Read),
+            (AccessPath::Realtime, Operation::Insert),
+            (AccessPath::Realtime, Operation::Update),
+        ] {
+            let cell = cell_mut(&mut run, "queue", path, operation, identity);
+            cell.outcome = CellOutcome::Leak;
+            cell.code = Some(FindingCode::CrossTenantLeak);
+            cell.seen = Seen::Row {
+                columns: vec!["id".into(), "stream_id".into(), "event_data".into()],
+            };
+            cell.detail = "the row came with the columns id, stream_id, event_data".into();
+            cell.through = Some(policy.into());
+        }
+    }
+    let cell = cell_mut(
+        &mut run,
+        "get_bootstrap_status",
+        AccessPath::Rpc,
+        Operation::Call,
+        "tenant_b",
+    );
+    cell.outcome = CellOutcome::Leak;
+    cell.code = Some(FindingCode::CrossTenantLeak);
+    cell.seen = Seen::Row {
+        columns: vec!["organization_id".into(), "status".into()],
+    };
+    cell.detail = "the function answered with a result".into();
+    cell.through = Some(
+        "function api.get_bootstrap_status(uuid), SECURITY DEFINER, owned by postgres, which bypasses row-level security"
+            .into(),
+    );
+    let visibility = run.visibility.as_mut().unwrap();
+    visibility.checklist.push(CheckRecord {
+        check: "policy".into(),
+        object: "public.workflow_queue_projection".into(),
+        role: Some("authenticated".into()),
+        good: Some(false),
+        detail: "the SELECT policy \"queue_open\" lets every row through".into(),
+        code: Some(FindingCode::CrossTenantLeak),
+        fix: Some("drop policy queue_open on public.workflow_queue_projection;".into()),
+        observed: Some(CheckObserved {
+            agrees: true,
+            detail: "tenant_b read the row on sql, postgrest and realtime".into(),
+        }),
+    });
+    visibility.checklist.push(CheckRecord {
+        check: "definer".into(),
+        object: "api.get_bootstrap_status(uuid)".into(),
+        role: None,
+        good: Some(false),
+        detail: "SECURITY DEFINER without a fixed search_path".into(),
+        code: Some(FindingCode::DefinerUnsafe),
+        fix: Some("alter function api.get_bootstrap_status(uuid) set search_path = '';".into()),
+        observed: None,
+    });
+    run.findings = vec![
+        Finding {
+            code: FindingCode::CrossTenantLeak,
+            hop: None,
+            certainty: Certainty::Proven,
+            summary: "tenant_a and tenant_b read public.workflow_queue_projection through the policy queue_open".into(),
+            evidence: vec![Evidence::new(
+                "sql read as tenant_b: the row came with the columns id, stream_id, event_data",
+                Some(0),
+            )],
+            unchecked: vec![],
+            next_command: Some(
+                "select polname, pg_get_expr(polqual, polrelid) from pg_policy where polrelid = 'public.workflow_queue_projection'::regclass;".into(),
+            ),
+            fix: Some("drop policy queue_open on public.workflow_queue_projection;".into()),
+            runbook: "docs/findings.md#cross_tenant_leak".into(),
+        },
+        Finding {
+            code: FindingCode::DefinerUnsafe,
+            hop: None,
+            certainty: Certainty::Predicted,
+            summary: "api.get_bootstrap_status(uuid) is SECURITY DEFINER without a fixed search_path".into(),
+            evidence: vec![],
+            unchecked: vec![],
+            next_command: None,
+            fix: Some("alter function api.get_bootstrap_status(uuid) set search_path = '';".into()),
+            runbook: "docs/findings.md#definer_unsafe".into(),
+        },
+    ];
+    run
+}
+
+/// The owner does not see its services, a policy raises, and one subscriber was never shown to hear anything.
+pub(crate) fn matrix_denied() -> RunRecord {
+    let mut run = matrix();
+    run.verdict = Verdict::Fail;
+    run.headline = "tenant_a does not see its own row of public.services on sql and postgrest".into();
+    for path in [AccessPath::Sql, AccessPath::Postgrest] {
+        let cell = cell_mut(&mut run, "service", path, Operation::Read, "tenant_a");
+        cell.outcome = CellOutcome::OwnDenied;
+        cell.code = Some(FindingCode::RlsHidden);
+        cell.seen = Seen::Nothing;
+        cell.detail = "the answer was good and empty, and with row_security = off the role is told that a policy hides rows".into();
+        cell.through = Some("no SELECT policy of public.services applies to authenticated".into());
+        let cell = cell_mut(&mut run, "organization", path, Operation::Read, "anon");
+        cell.outcome = CellOutcome::WrongDenial;
+        cell.code = Some(FindingCode::PolicyError);
+        cell.seen = Seen::Refused {
+            code: "42P17".into(),
+            message: "infinite recursion detected in policy for relation \"organizations_projection\"".into(),
+        };
+        cell.detail = "a policy recurses instead of answering".into();
+    }
+    for identity in ["anon", "tenant_b"] {
+        for operation in [Operation::Insert, Operation::Update] {
+            let cell = cell_mut(&mut run, "invitation", AccessPath::Realtime, operation, identity);
+            cell.outcome = CellOutcome::Undecidable;
+            cell.seen = Seen::Unknown {
+                why: "no sentinel came".into(),
+            };
+            cell.detail = "the subscriber heard nothing later either, so its silence proves nothing".into();
+        }
+    }
+    let visibility = run.visibility.as_mut().unwrap();
+    visibility.checklist.push(CheckRecord {
+        check: "policy".into(),
+        object: "public.invitations_projection".into(),
+        role: Some("authenticated".into()),
+        good: Some(true),
+        detail: "a SELECT policy applies".into(),
+        code: None,
+        fix: None,
+        observed: Some(CheckObserved {
+            agrees: false,
+            detail: "tenant_a does not see its own row".into(),
+        }),
+    });
+    visibility.checklist.push(CheckRecord {
+        check: "policy_function".into(),
+        object: "public.services".into(),
+        role: None,
+        good: None,
+        detail: "the prober's role may not read pg_proc".into(),
+        code: None,
+        fix: None,
+        observed: None,
+    });
+    run.findings = vec![Finding {
+        code: FindingCode::RlsHidden,
+        hop: None,
+        certainty: Certainty::Proven,
+        summary: "row-level security hides tenant_a's own row of public.services from it".into(),
+        evidence: vec![Evidence::new("service_role saw the row on the same path", None)],
+        unchecked: vec![],
+        next_command: None,
+        fix: Some("create policy services_owner on public.services for select to authenticated using (organization_id = (auth.jwt() ->> 'org_id')::uuid);".into()),
+        runbook: "docs/findings.md#rls_hidden".into(),
+    }];
+    run
+}
+
+/// 50 tables, 40 identities, five pairs of path and operation: 10,000 cells, every seventh of which does not match.
+pub(crate) fn matrix_big() -> RunRecord {
+    let mut run = matrix();
+    run.observations.clear();
+    run.verdict = Verdict::Fail;
+    let visibility = run.visibility.as_mut().unwrap();
+    visibility.cells.clear();
+    for table in 0..50 {
+        for (path, operation) in [
+            (AccessPath::Sql, Operation::Read),
+            (AccessPath::Sql, Operation::Update),
+            (AccessPath::Postgrest, Operation::Read),
+            (AccessPath::Postgrest, Operation::Update),
+            (AccessPath::Realtime, Operation::Insert),
+        ] {
+            for identity in 0..40 {
+                let number = visibility.cells.len();
+                let mut cell = cell(
+                    &format!("table_{table}"),
+                    &format!("public.table_{table}"),
+                    path,
+                    operation,
+                    &format!("identity_{identity}"),
+                    Expected::Hidden,
+                );
+                // Tables in order too, so that there is something to compact.
+                if table % 2 == 0 && number % 7 == 0 {
+                    cell.outcome = CellOutcome::ALL[1 + number % 4];
+                    cell.code = Some(FindingCode::CrossTenantLeak);
+                    cell.detail = format!("reason {number}");
+                }
+                visibility.cells.push(cell);
+            }
+        }
+    }
+    run
+}
+
+fn shipped_cells() -> Vec<CellRecord> {
+    use AccessPath::{Postgrest, Realtime, Rpc, Sql};
+    use Operation::{Call, Delete, Insert, Read, Update};
+    let seen = || Expected::Visible { columns: None };
+    let denied = || Expected::Denied { code: "42501".into() };
+    let mut cells = vec![];
+    for (subject, table) in [
+        ("organization", "public.organizations_projection"),
+        ("invitation", "public.invitations_projection"),
+        ("queue", "public.workflow_queue_projection"),
+        ("event", "public.domain_events"),
+        ("service", "public.services"),
+    ] {
+        let expected =
+            |operation: Operation, path: AccessPath, identity: &str| match (subject, operation, identity) {
+                (_, Delete, _) if path == Realtime => seen(),
+                (_, Insert | Update, _) if path == Realtime => match (subject, identity) {
+                    (_, "service_role") => seen(),
+                    ("organization" | "invitation" | "service", "tenant_a") => seen(),
+                    _ => Expected::Hidden,
+                },
+                ("service", Insert | Update | Delete, "service_role") => Expected::Allowed,
+                (_, Insert | Update | Delete, _) => denied(),
+                (_, _, "service_role") => seen(),
+                ("event", _, _) | ("queue", _, "app_role") => denied(),
+                ("organization" | "invitation" | "service", _, "tenant_a" | "app_role") => seen(),
+                _ => Expected::Hidden,
+            };
+        for path in [Sql, Postgrest, Realtime] {
+            let operations: &[Operation] = match (path, subject) {
+                (Realtime, "event") => &[],
+                (Realtime, _) => &[Insert, Update, Delete],
+                _ => &[Read, Insert, Update, Delete],
+            };
+            for operation in operations {
+                for identity in IDENTITIES
+                    .iter()
+                    .filter(|name| path == Sql || **name != "app_role")
+                {
+                    let expected = expected(*operation, path, identity);
+                    let mut cell = cell(subject, table, path, *operation, identity, expected);
+                    if path == Realtime && *operation == Delete {
+                        cell.exception = Some(
+                            "Realtime sends the primary key of a deleted row to every subscriber; no policy is asked"
+                                .into(),
+                        );
+                    }
+                    cells.push(cell);
+                }
+            }
+        }
+    }
+    for function in ["emit_domain_event", "get_bootstrap_status"] {
+        for path in [Sql, Rpc] {
+            for identity in IDENTITIES
+                .iter()
+                .filter(|name| path == Sql || **name != "app_role")
+            {
+                let expected = match (function, *identity) {
+                    ("emit_domain_event", "service_role") => Expected::Allowed,
+                    ("get_bootstrap_status", "tenant_a" | "service_role") => seen(),
+                    ("get_bootstrap_status", "tenant_b") => Expected::Empty,
+                    _ => denied(),
+                };
+                cells.push(cell(
+                    function,
+                    &format!("api.{function}"),
+                    path,
+                    Call,
+                    identity,
+                    expected,
+                ));
+            }
+        }
+    }
+    cells
+}
+
+/// A cell that came out as declared.
+fn cell(
+    subject: &str,
+    object: &str,
+    path: AccessPath,
+    operation: Operation,
+    identity: &str,
+    expected: Expected,
+) -> CellRecord {
+    let (seen, detail) = match &expected {
+        Expected::Visible { .. } => (Seen::Row { columns: vec![] }, "the row was seen"),
+        Expected::Allowed => (Seen::Row { columns: vec![] }, "it took effect"),
+        Expected::Hidden | Expected::Empty => (
+            Seen::Nothing,
+            "the answer was good and empty; service_role saw the row on the same path",
+        ),
+        Expected::Denied { code } => (
+            Seen::Refused {
+                code: code.clone(),
+                message: "permission denied".into(),
+            },
+            "refused as declared",
+        ),
+    };
+    CellRecord {
+        subject: subject.into(),
+        object: object.into(),
+        path,
+        operation,
+        identity: identity.into(),
+        expected,
+        exception: None,
+        seen,
+        outcome: CellOutcome::Match,
+        detail: detail.into(),
+        code: None,
+        through: None,
+    }
+}
+
+fn cell_mut<'a>(
+    run: &'a mut RunRecord,
+    subject: &str,
+    path: AccessPath,
+    operation: Operation,
+    identity: &str,
+) -> &'a mut CellRecord {
+    let cells = &mut run.visibility.as_mut().unwrap().cells;
+    cells
+        .iter_mut()
+        .find(|cell| {
+            cell.subject == subject
+                && cell.path == path
+                && cell.operation == operation
+                && cell.identity == identity
+        })
+        .unwrap_or_else(|| panic!("{subject} {path:?} {operation:?} {identity}"))
+}
+
+fn good_check(check: &str, object: &str) -> CheckRecord {
+    CheckRecord {
+        check: check.into(),
+        object: object.into(),
+        role: None,
+        good: Some(true),
+        detail: "in order".into(),
+        code: None,
+        fix: None,
+        observed: None,
+    }
+}
+
+/// Each cell was looked at 10 ms after the one before.
+fn observe_cells(run: &mut RunRecord) {
+    let cells = run.visibility.as_ref().unwrap().cells.clone();
+    for (index, cell) in cells.into_iter().enumerate() {
+        let source = match cell.path {
+            AccessPath::Sql => Source::Sql,
+            AccessPath::Postgrest => Source::Postgrest,
+            AccessPath::Rpc => Source::Rpc,
+            AccessPath::Realtime => Source::Realtime,
+        };
+        let number = u32::try_from(index).unwrap();
+        let fact = Fact::Cell {
+            cell: number,
+            result: cell.seen,
+        };
+        push(
+            run,
+            source,
+            Clock::Prober,
+            point(880.0 + f64::from(number) * 10.0),
+            fact,
+        );
     }
 }
 
