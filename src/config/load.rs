@@ -525,7 +525,7 @@ impl Check<'_> {
                 let known = works.chains.get(&at.value).cloned();
                 let loaded = known.unwrap_or_else(|| self.chain(at));
                 works.chains.insert(at.value.clone(), loaded.clone());
-                (at, Work::Bootstrap(loaded?))
+                (at, Work::Bootstrap(Box::new(loaded?)))
             }
             Wanted::Matrix(at) => {
                 let known = works.matrices.get(&at.value).cloned();

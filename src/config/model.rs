@@ -125,7 +125,7 @@ pub struct Probe {
 #[derive(Debug, Clone)]
 pub enum Work {
     /// Acts, and follows a chain to its end. Budgets of the config are already applied.
-    Bootstrap(Chain),
+    Bootstrap(Box<Chain>),
     /// Looks at rows of its own as each identity, on each path.
     Visibility(Matrix),
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::cause::{Cause, causes};
 use super::{Case, Judged, judge, record};
 use crate::finding::{Certainty, Finding, FindingCode};
-use crate::judge::checklist;
+use crate::judge::checklist::{self, Needs};
 use crate::judge::draft::{Draft, leftovers};
 use crate::matrix::model::Subject;
 use crate::record::{
@@ -47,7 +47,11 @@ pub fn conclude(case: &Case<'_>, cleanup: &CleanupRecord) -> Said {
     let cells = record(case, judged, causes);
     let mut checks = case
         .catalog
-        .map(|catalog| checklist::of_matrix(case.matrix, case.identities, catalog))
+        .map(|catalog| {
+            let mut needs = Needs::default();
+            needs.add_matrix(case.matrix, case.identities);
+            checklist::checks(&needs, catalog)
+        })
         .unwrap_or_default();
     checklist::observe(&mut checks, &cells, case.identities);
     for predicted in checklist::findings(&checks) {

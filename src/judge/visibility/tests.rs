@@ -12,9 +12,7 @@ use crate::finding::{Certainty, FindingCode};
 use crate::matrix::model::{
     AccessPath, Cell, Expected, FunctionSpec, Matrix, Operation, RowSpec, Subject, Write, WriteRequest,
 };
-use crate::record::{
-    CellOutcome, CleanupRecord, Fact, IdentityRecord, Observation, Seen, Source, Verdict,
-};
+use crate::record::{CellOutcome, CleanupRecord, Fact, IdentityRecord, Observation, Seen, Source, Verdict};
 
 const OWNER: usize = 0;
 const OTHER: usize = 1;
@@ -300,9 +298,27 @@ fn columns_beyond_the_declared_are_a_leak_and_columns_that_lack_are_a_denial() {
 /// Cells of the path realtime: the owner's and the other's INSERT, and the other's DELETE.
 fn heard(other_delete: Option<Seen>) -> Bench {
     Bench::new()
-        .cell(AccessPath::Realtime, Operation::Insert, OWNER, visible(), Some(row()))
-        .cell(AccessPath::Realtime, Operation::Insert, OTHER, Expected::Hidden, None)
-        .cell(AccessPath::Realtime, Operation::Delete, OTHER, visible(), other_delete)
+        .cell(
+            AccessPath::Realtime,
+            Operation::Insert,
+            OWNER,
+            visible(),
+            Some(row()),
+        )
+        .cell(
+            AccessPath::Realtime,
+            Operation::Insert,
+            OTHER,
+            Expected::Hidden,
+            None,
+        )
+        .cell(
+            AccessPath::Realtime,
+            Operation::Delete,
+            OTHER,
+            visible(),
+            other_delete,
+        )
 }
 
 #[test]
@@ -332,7 +348,11 @@ fn a_leak_names_the_policy_that_the_row_passes() {
     let cell = &said.visibility.cells[1];
     assert_eq!(cell.through.as_deref(), Some("policy dashboard"));
     assert!(cell.detail.contains("columns id, text"), "{}", cell.detail);
-    assert!(said.headline.starts_with("public.notes: other reached"), "{}", said.headline);
+    assert!(
+        said.headline.starts_with("public.notes: other reached"),
+        "{}",
+        said.headline
+    );
 }
 
 #[test]
@@ -343,7 +363,10 @@ fn an_owner_whose_policy_asks_for_a_claim_that_its_token_lacks_is_told_so() {
         .policies(&[("notes_own", "(id = (auth.jwt() ->> 'organization_id'::text))")])
         .answer(question::filtered("owner", "note"), json!(true));
     let finding = &bench.said().findings[0];
-    assert_eq!((finding.code, finding.certainty), (FindingCode::OwnerDenied, Certainty::Proven));
+    assert_eq!(
+        (finding.code, finding.certainty),
+        (FindingCode::OwnerDenied, Certainty::Proven)
+    );
     assert!(
         finding.summary.contains("asks for the claim organization_id"),
         "{}",
@@ -373,7 +396,10 @@ fn a_policy_that_raises_is_an_error_of_the_policy_for_owner_and_stranger() {
         .said();
     let codes: Vec<_> = said.findings.iter().map(|finding| finding.code).collect();
     assert_eq!(codes, [FindingCode::PolicyError, FindingCode::PolicyError]);
-    assert_eq!(said.visibility.cells[0].through.as_deref(), Some("policy of_parent"));
+    assert_eq!(
+        said.visibility.cells[0].through.as_deref(),
+        Some("policy of_parent")
+    );
 }
 
 #[test]
@@ -382,9 +408,27 @@ fn silence_for_everybody_beside_a_raising_policy_is_a_poisoned_batch_and_no_deni
         .read(SERVICE, visible(), row())
         .read(OTHER, Expected::Hidden, refused("42704"))
         .cell(AccessPath::Realtime, Operation::Insert, SERVICE, visible(), None)
-        .cell(AccessPath::Realtime, Operation::Insert, OTHER, Expected::Hidden, None)
-        .cell(AccessPath::Realtime, Operation::Delete, SERVICE, visible(), Some(row()))
-        .cell(AccessPath::Realtime, Operation::Delete, OTHER, visible(), Some(row()))
+        .cell(
+            AccessPath::Realtime,
+            Operation::Insert,
+            OTHER,
+            Expected::Hidden,
+            None,
+        )
+        .cell(
+            AccessPath::Realtime,
+            Operation::Delete,
+            SERVICE,
+            visible(),
+            Some(row()),
+        )
+        .cell(
+            AccessPath::Realtime,
+            Operation::Delete,
+            OTHER,
+            visible(),
+            Some(row()),
+        )
         .policies(&[("tenant", "stream_id = current_setting('app.org')::uuid")]);
     let said = bench.said();
     let insert = &said.visibility.cells[2];
@@ -402,7 +446,11 @@ fn one_cause_is_one_finding_with_every_cell_that_it_breaks() {
     let said = bench.policies(&[("dashboard", "true")]).said();
     assert_eq!(said.findings.len(), 1);
     assert_eq!(said.findings[0].evidence.len(), 3);
-    assert!(said.findings[0].summary.contains("read over sql and postgrest and rpc"));
+    assert!(
+        said.findings[0]
+            .summary
+            .contains("read over sql and postgrest and rpc")
+    );
 }
 
 #[test]

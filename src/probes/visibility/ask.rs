@@ -71,18 +71,18 @@ impl Looker<'_> {
                 });
                 let mut gone: Option<String> = None;
                 for index in cells {
-                    if let Some(why) = gone.take() {
-                        if let Err(error) = self.make(row, ways).await {
-                            let why = format!("{why}, and it could not be made again: {error}");
-                            self.answer(
-                                index,
-                                Source::Prober,
-                                Instant::now(),
-                                Seen::Unknown { why: why.clone() },
-                            );
-                            gone = Some(why);
-                            continue;
-                        }
+                    if let Some(why) = gone.take()
+                        && let Err(error) = self.make(row, ways).await
+                    {
+                        let why = format!("{why}, and it could not be made again: {error}");
+                        self.answer(
+                            index,
+                            Source::Prober,
+                            Instant::now(),
+                            Seen::Unknown { why: why.clone() },
+                        );
+                        gone = Some(why);
+                        continue;
                     }
                     if matches!(self.ask_over_rest(index, ways).await, Seen::Row { .. }) {
                         gone = Some("an earlier cell deleted the row".to_owned());

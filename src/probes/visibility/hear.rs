@@ -290,6 +290,13 @@ impl Shared {
     }
 }
 
+/// A row that an identity listens to: its position, its key, and its cells by operation.
+type Listened = (
+    usize,
+    Result<Vec<(String, Value)>, String>,
+    BTreeMap<Operation, usize>,
+);
+
 /// One identity that is being subscribed.
 struct Opening<'a> {
     matrix: &'a Matrix,
@@ -299,11 +306,7 @@ struct Opening<'a> {
     identity: usize,
     name: String,
     token: Option<SecretString>,
-    rows: Vec<(
-        usize,
-        Result<Vec<(String, Value)>, String>,
-        BTreeMap<Operation, usize>,
-    )>,
+    rows: Vec<Listened>,
     deadline: Instant,
 }
 
@@ -525,21 +528,19 @@ fn take(event: &Event, wanted: &Wanted, shared: &Shared) {
                 format!("its channel ended: {end}"),
             );
         }
-        (EventKind::Disconnected(end), _) => {
-            if !matches!(end.how, Disconnect::ByUs { .. }) {
-                shared
-                    .recorder
-                    .lost_because(Endpoint::Realtime, AccessReason::Reset, end.how.to_string());
-                for subscribed in wanted.channels.values() {
-                    shared.deafen(
-                        wanted.identity,
-                        subscribed.row,
-                        format!(
-                            "the socket was lost while {} was listened to: {}",
-                            wanted.table_rows[subscribed.row], end.how
-                        ),
-                    );
-                }
+        (EventKind::Disconnected(end), _) if !matches!(end.how, Disconnect::ByUs { .. }) => {
+            shared
+                .recorder
+                .lost_because(Endpoint::Realtime, AccessReason::Reset, end.how.to_string());
+            for subscribed in wanted.channels.values() {
+                shared.deafen(
+                    wanted.identity,
+                    subscribed.row,
+                    format!(
+                        "the socket was lost while {} was listened to: {}",
+                        wanted.table_rows[subscribed.row], end.how
+                    ),
+                );
             }
         }
         (EventKind::Overflow { dropped }, _) => {

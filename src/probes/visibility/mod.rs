@@ -29,6 +29,7 @@ use crate::access::sql::{Database, Guise, SqlError};
 use crate::access::{AccessError, AccessReason, Endpoint};
 use crate::clock::Timebase;
 use crate::config::model::Identity;
+use crate::judge::checklist::Needs;
 use crate::judge::verdict::millis;
 use crate::judge::visibility::{self as judge, Case};
 use crate::matrix::model::{AccessPath, Matrix, Operation, Subject};
@@ -304,7 +305,9 @@ impl Looker<'_> {
 
     /// Reads the catalog of everything that the matrix names: for the checklist, and for reasons.
     async fn read_catalog(&self, ways: &Ways, outcome: &mut Outcome) -> Option<Catalog> {
-        let asked = crate::judge::checklist::asked(self.matrix, &outcome.identities);
+        let mut needs = Needs::default();
+        needs.add_matrix(self.matrix, &outcome.identities);
+        let asked = needs.asked(&outcome.identities);
         let deadline = self.schedule.witness.min(Instant::now() + CONNECT_TIMEOUT);
         let read = async {
             let answer = ways.sql.rows(&catalog::query(&asked), deadline).await?;
