@@ -39,6 +39,9 @@ enum How {
     Sql(&'static str),
     /// As `Sql`; the channels that die of it stay dead, so mending includes a restart of the Realtime server.
     SqlOrphaning(&'static str),
+    /// As `Sql`, followed by a restart of PostgREST: a plan that a session has made outlives the role's attribute
+    /// that it was made for, so what one sees would depend on which of its connections is asked.
+    SqlForNewSessions(&'static str),
     /// As `Sql`, followed by waiting until PostgREST has noticed.
     SqlSeenByPostgrest(&'static str, Witness),
     /// Something done to a part, and its opposite.
@@ -119,7 +122,7 @@ pub const FAULTS: &[Fault] = &[
     fault(
         "rt-role-blind",
         "service_role loses BYPASSRLS and its SELECT policy on the queue",
-        How::Sql(sql!("rt-role-blind")),
+        How::SqlForNewSessions(sql!("rt-role-blind")),
     ),
     fault(
         "rt-grant-missing",
@@ -372,6 +375,7 @@ impl Faults {
         let held = match fault.how {
             How::Sql(_)
             | How::SqlOrphaning(_)
+            | How::SqlForNewSessions(_)
             | How::SqlSeenByPostgrest(..)
             | How::Part(..)
             | How::Switch(..) => {
@@ -431,6 +435,10 @@ async fn change(fault: &Fault, action: FaultAction, sandbox: &Supervisor) -> Res
     match fault.how {
         How::Sql(file) | How::SqlOrphaning(file) | How::PoisonBatch(file) => {
             run_section(fault, file, action, sandbox).await
+        }
+        How::SqlForNewSessions(file) => {
+            run_section(fault, file, action, sandbox).await?;
+            Ok(sandbox.restart(PartName::Postgrest).await?)
         }
         How::SqlSeenByPostgrest(file, witness) => {
             run_section(fault, file, action, sandbox).await?;
@@ -573,7 +581,11 @@ mod tests {
     #[test]
     fn every_file_of_sql_breaks_and_mends() {
         for fault in FAULTS {
-            let (How::Sql(file) | How::SqlSeenByPostgrest(file, _) | How::PoisonBatch(file)) = fault.how
+            let (How::Sql(file)
+            | How::SqlOrphaning(file)
+            | How::SqlForNewSessions(file)
+            | How::SqlSeenByPostgrest(file, _)
+            | How::PoisonBatch(file)) = fault.how
             else {
                 continue;
             };

@@ -192,8 +192,16 @@ impl Ears {
 
     /// Gives an identity's subscriptions a new token, and waits for the server's word on them.
     pub(super) async fn renew(&self, name: &str, token: &SecretString, deadline: Instant) {
-        for ear in self.ears.iter().filter(|ear| ear.name == name) {
-            for (row, channel) in &ear.channels {
+        let renewing = self
+            .ears
+            .iter()
+            .filter(|ear| ear.name == name)
+            .flat_map(|ear| {
+                ear.channels
+                    .iter()
+                    .map(|(row, channel)| (ear.identity, *row, channel))
+            })
+            .map(|(identity, row, channel)| async move {
                 let renewed = async {
                     let sent = channel
                         .refresh_token(token, deadline)
@@ -213,11 +221,11 @@ impl Ears {
                     ),
                     Err(why) => {
                         self.shared
-                            .deafen(ear.identity, *row, format!("after its token was renewed: {why}"));
+                            .deafen(identity, row, format!("after its token was renewed: {why}"));
                     }
                 }
-            }
-        }
+            });
+        join_all(renewing).await;
     }
 
     /// Leaves and closes every socket; what a server did not confirm is a leftover.

@@ -41,6 +41,9 @@ use rows::RowState;
 /// What connecting to one endpoint may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What renewing a token may take, subscriptions included: Realtime takes 1 to 3 s to subscribe anew.
+const RENEW_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How often the database's clock is read at the start. The tightest round trip decides.
 const CLOCK_SAMPLES: usize = 3;
 
@@ -330,7 +333,7 @@ impl Looker<'_> {
     /// Renews what would expire in the next phase. Subscriptions get the new token too.
     async fn renew(&self, ways: &mut Ways, ears: Option<&Ears>) {
         let now = Utc::now();
-        let deadline = self.schedule.witness.min(Instant::now() + CONNECT_TIMEOUT);
+        let deadline = self.schedule.witness.min(Instant::now() + RENEW_TIMEOUT);
         for (name, credential) in &mut ways.credentials {
             if !credential.is_about_to_expire(now) {
                 continue;
@@ -419,8 +422,33 @@ impl Looker<'_> {
         }
     }
 
+    /// Why a function's empty answer means nothing: what it could have answered with was not made.
+    fn why_empty(&self) -> Option<String> {
+        let absent = self
+            .matrix
+            .rows
+            .iter()
+            .zip(&self.states)
+            .find_map(|(row, state)| {
+                let why = state.why_absent()?;
+                Some(format!(
+                    "it answered with nothing, and {} is not there: {why}",
+                    row.name
+                ))
+            });
+        absent.filter(|_| !self.matrix.functions.is_empty())
+    }
+
     /// Records what came of a cell.
     fn answer(&self, cell: usize, source: Source, at: Instant, result: Seen) {
+        let function =
+            self.matrix.cells.get(cell).is_some_and(|cell| {
+                matches!(cell.subject, Subject::Function(_)) && cell.expected.is_positive()
+            });
+        let result = match self.why_empty() {
+            Some(why) if function && result == Seen::Nothing => Seen::Unknown { why },
+            _ => result,
+        };
         if let Ok(cell) = u32::try_from(cell) {
             self.recorder.ours(source, at, Fact::Cell { cell, result });
         }
