@@ -445,9 +445,12 @@ impl Looker<'_> {
             self.matrix.cells.get(cell).is_some_and(|cell| {
                 matches!(cell.subject, Subject::Function(_)) && cell.expected.is_positive()
             });
-        let result = match self.why_empty() {
-            Some(why) if function && result == Seen::Nothing => Seen::Unknown { why },
-            _ => result,
+        let result = match result {
+            Seen::Nothing if function => match self.why_empty() {
+                Some(why) => Seen::Unknown { why },
+                None => Seen::Nothing,
+            },
+            result => result,
         };
         if let Ok(cell) = u32::try_from(cell) {
             self.recorder.ours(source, at, Fact::Cell { cell, result });
