@@ -49,7 +49,7 @@ const CLOCK_SAMPLES: usize = 3;
 
 /// Makes a run of a matrix. It always ends, by the probe's deadline, and always gives a record.
 pub(super) async fn look(matrix: &Matrix, run: Run<'_>) -> RunRecord {
-    let recorder = Arc::new(Recorder::new(Timebase::start()));
+    let recorder = Arc::new(Recorder::expecting(matrix.cells.len(), Timebase::start()));
     let names = Names::invent(run.target, &[], &recorder.time);
     let mut looker = Looker {
         matrix,
