@@ -25,6 +25,7 @@ use sandbox::Sandbox;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use support::Spread;
+use throughline::access::tls::http_client;
 use throughline::record::{CellOutcome, RunRecord, Verdict};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::NoTls;
@@ -88,6 +89,8 @@ fn main() -> ExitCode {
 
 #[tokio::main(flavor = "current_thread")]
 async fn bench(args: &Args) -> Result<(), Box<dyn Error>> {
+    // reqwest brings none with it; the prober's own `main` does the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let modules = std::env::var_os(NODE_MODULES).ok_or_else(|| {
         format!("{NODE_MODULES} names no folder; `cargo xtask bench --bench visibility_cells` sets it")
     })?;
@@ -178,7 +181,7 @@ impl Bed {
     /// PostgREST answers an OPTIONS request from its cache of the schema: 404 until it has read the table.
     async fn known_to_postgrest(&self, table: &str) -> Result<(), Box<dyn Error>> {
         let deadline = Instant::now() + SCHEMA_TIMEOUT;
-        let client = reqwest::Client::builder().no_proxy().build()?;
+        let client = http_client(false)?.no_proxy().build()?;
         let key = self.secret("service_role_key")?;
         loop {
             let answer = client
