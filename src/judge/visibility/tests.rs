@@ -144,7 +144,7 @@ impl Bench {
             .iter()
             .map(|(name, using)| {
                 json!({"name": name, "permissive": true, "command": "select", "roles": ["authenticated"],
-                    "applies_to": ["authenticated"], "using": using, "with_check": null, "calls": [], "reads": [], "sub_selects": []})
+                    "applies_to": ["authenticated"], "using": using, "with_check": null, "calls": [], "reads": [], "sub_selects": false})
             })
             .collect();
         let grant = |role: &str| {
