@@ -148,7 +148,7 @@ impl Bench {
             })
             .collect();
         let grant = |role: &str| {
-            json!({"role": role, "schema_usage": true, "owns": false, "select": true, "insert": false,
+            json!({"role": role, "schema_usage": true, "owns": false, "select": true, "insert": true,
                 "update": false, "delete": false, "select_columns": [], "insert_columns": [], "update_columns": []})
         };
         let role = |name: &str, bypass: bool| {
