@@ -234,6 +234,21 @@ mod tests {
         );
     }
 
+    /// Why `croner` is not asked about the wall clock of a zone when a pattern names hours.
+    #[test]
+    fn croner_alone_moves_patterns_of_one_time_a_day_only() {
+        let slots = CronSlots::parse("30 2,14 * * *", Tz::Europe__Berlin).expect("a pattern");
+        let in_berlin = |text: &str| utc(text).with_timezone(&Tz::Europe__Berlin);
+        let next = |from: DateTime<Tz>| slots.pattern.find_next_occurrence(&from, false).expect("a slot");
+        // In spring it leaves 02:30 out,
+        let spring = next(in_berlin("2026-03-29T00:00:00Z"));
+        assert_eq!(spring.to_utc(), utc("2026-03-29T12:30:00Z"));
+        // and in autumn it has it twice.
+        let autumn = next(in_berlin("2026-10-25T00:00:00Z"));
+        assert_eq!(autumn.to_utc(), utc("2026-10-25T00:30:00Z"));
+        assert_eq!(next(autumn).to_utc(), utc("2026-10-25T01:30:00Z"));
+    }
+
     #[test]
     fn a_slot_that_the_change_of_clocks_brings_twice_runs_once() {
         // 03:00 CEST became 02:00 CET at 01:00 UTC on 25 October 2026.

@@ -10,6 +10,8 @@ mod exit;
 mod json;
 mod junit;
 mod metrics;
+mod series;
+mod sinks;
 mod terminal;
 mod trace;
 
