@@ -15,9 +15,9 @@ async fn gateway(
 ) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let router = axum::Router::new().fallback(async move |method: axum::http::Method| {
+    let router = axum::Router::new().fallback(move |method: axum::http::Method| {
         let (status, text) = answer(method);
-        (axum::http::StatusCode::from_u16(status).unwrap(), text)
+        std::future::ready((axum::http::StatusCode::from_u16(status).unwrap(), text))
     });
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     format!("http://{address}")

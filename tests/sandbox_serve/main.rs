@@ -79,9 +79,10 @@ async fn a_daemon_runs_on_schedule_is_scraped_and_stops_without_leaving_anything
 
     // The chain stands still before the worker, so that the signal comes in the middle of a run on any machine.
     sandbox.inject("wk-deaf").await;
+    let (_, before) = pages.get("/metrics").await;
     pages
-        .until("a run that is being made", |page| {
-            sum(page, "throughline_runs_in_progress", "") == 1.0
+        .until("a run that began after the fault", |page| {
+            sum(page, lag, "") > sum(&before, lag, "") && sum(page, "throughline_runs_in_progress", "") == 1.0
         })
         .await;
     let asked = Instant::now();
