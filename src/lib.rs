@@ -18,5 +18,8 @@ pub mod metrics;
 pub mod probes;
 pub mod record;
 pub mod report;
+pub mod schedule;
+pub mod serve;
+pub mod sinks;
 pub mod testdata;
 pub mod trace;

@@ -3,10 +3,10 @@
 
 mod cargo_nextest;
 mod js_client;
+mod monitoring;
 mod npm;
 mod postgres;
 mod postgrest;
-mod promtool;
 mod setpriv;
 mod temporal;
 #[cfg(test)]
@@ -116,7 +116,21 @@ const SANDBOX: &[(&str, Obtain)] = &[
 /// What only the tests need besides.
 const TESTS: &[(&str, Obtain)] = &[
     (js_client::NAME, js_client::obtain),
-    (promtool::NAME, promtool::obtain),
+    (monitoring::PROMTOOL.name, |context| {
+        monitoring::PROMTOOL.obtain(context)
+    }),
+    (monitoring::PROMETHEUS.name, |context| {
+        monitoring::PROMETHEUS.obtain(context)
+    }),
+    (monitoring::PUSHGATEWAY.name, |context| {
+        monitoring::PUSHGATEWAY.obtain(context)
+    }),
+    (monitoring::ALERTMANAGER.name, |context| {
+        monitoring::ALERTMANAGER.obtain(context)
+    }),
+    (monitoring::AMTOOL.name, |context| {
+        monitoring::AMTOOL.obtain(context)
+    }),
 ];
 
 /// Finds or installs what the sandbox is made of.
