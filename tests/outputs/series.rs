@@ -156,7 +156,7 @@ fn no_fault_at_any_hop_brings_more_series_than_the_config_was_said_to_have() {
     for hop in 0..hops {
         for verdict in Verdict::ALL {
             for code in FindingCode::ALL {
-                let record = broken(&config, hop, verdict, code);
+                let record = broken(&config, hop, verdict, *code);
                 daemon.add_run(&record.chain, &record.target, samples(&record));
             }
         }
