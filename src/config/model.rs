@@ -147,10 +147,6 @@ pub struct Probe {
 
 /// What a probe does.
 #[derive(Debug, Clone)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one for each probe of a config, and none is moved about"
-)]
 pub enum Work {
     /// Acts, and follows a chain to its end. Budgets of the config are already applied.
     Bootstrap(Box<Chain>),

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::catalogue::{self as metric, BUCKETS_SECONDS, LEFTOVER_KINDS, Metric, Type};
+use super::catalogue::{self as metric, BUCKETS_SECONDS, CELL_SERIES_MAX, LEFTOVER_KINDS, Metric, Type};
 use crate::config::model::{Config, Work};
-use crate::record::Verdict;
+use crate::record::{CellOutcome, Verdict};
 use crate::serve::timetable::SkipReason;
 use crate::sinks::Sink;
 
@@ -47,6 +47,10 @@ struct Counted {
     hops: usize,
     tables: usize,
     transitions: usize,
+    /// Pairs whose chain is a matrix.
+    matrices: usize,
+    /// Cells of matrices that can have a series of their own.
+    cells: usize,
     scheduled: usize,
 }
 
@@ -60,8 +64,13 @@ impl Counted {
                 continue;
             }
             counted.pairs += 1;
-            let Work::Bootstrap(chain) = &probe.work else {
-                continue;
+            let chain = match &probe.work {
+                Work::Bootstrap(chain) => chain,
+                Work::Visibility(matrix) => {
+                    counted.matrices += 1;
+                    counted.cells += matrix.cells.len().min(CELL_SERIES_MAX);
+                    continue;
+                }
             };
             counted.hops += chain.hops.len();
             let tables: BTreeSet<_> = chain.listen.iter().map(|listen| &listen.table).collect();
@@ -81,7 +90,13 @@ impl Counted {
             ["sink"] => Sink::ALL.len(),
             // Only the fault of the last run is there.
             ["chain", "target"] | ["chain", "target", "hop", "reason"] => self.pairs,
+            ["chain", "target", "outcome"] if metric.name == metric::RLS_CELLS.name => {
+                self.matrices * CellOutcome::ALL.len()
+            }
             ["chain", "target", "outcome"] => self.pairs * Verdict::ALL.len(),
+            ["chain", "target", "table", "role", "path", "operation"] => self.cells,
+            // The leaks' metric and the denials'.
+            ["chain", "target", "metric"] => self.matrices * 2,
             ["chain", "target", "hop"] => self.hops,
             ["chain", "target", "source", "temperature"] => self.tables * TEMPERATURES,
             ["chain", "target", "projection", "from", "to"] => self.transitions,
@@ -106,6 +121,8 @@ mod tests {
             hops: 1,
             tables: 1,
             transitions: 1,
+            matrices: 1,
+            cells: 1,
             scheduled: 1,
         };
         for metric in metric::ALL {
