@@ -19,5 +19,6 @@ pub mod probes;
 pub mod record;
 pub mod render;
 pub mod report;
+pub mod shard;
 pub mod testdata;
 pub mod trace;

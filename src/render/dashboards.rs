@@ -12,6 +12,9 @@ const SCHEMA_VERSION: u32 = 42;
 /// Columns of Grafana's grid.
 const GRID_COLUMNS: u32 = 24;
 
+/// What panels about the schedule say where there is none.
+const NO_DAEMON: &str = "no daemon: this prober runs as a job";
+
 /// Where the runbooks of the variable `runbooks` are, until somebody says where theirs are.
 const RUNBOOKS: &str = "https://runbooks.example/throughline";
 
@@ -521,19 +524,22 @@ fn prober() -> Value {
                 8,
                 "short",
                 &[Query::over_time(
-                    "sum by (probe, reason) (increase(throughline_schedule_skipped_total[$__rate_interval]))",
+                    "sum by (probe, reason) (increase(throughline_schedule_skipped_total{chain=~\"$chain\",target=~\"$target\"}[$__rate_interval]))",
                     "{{probe}}: {{reason}}",
                 )],
             )
-            .empty_means("no schedule: this prober runs as a job"),
+            .empty_means(NO_DAEMON),
             series(
                 "Schedule lag",
-                "How long after its slot the last run began.",
+                "How long after its planned moment a run began, in 19 of 20 cases. A busy machine shows here first.",
                 8,
                 "s",
-                &[Query::over_time("max(throughline_schedule_lag_seconds)", "lag")],
+                &[Query::over_time(
+                    "histogram_quantile(0.95, sum by (le, probe) (increase(throughline_schedule_lag_seconds_bucket{chain=~\"$chain\",target=~\"$target\"}[$__rate_interval])))",
+                    "{{probe}}",
+                )],
             )
-            .empty_means("no schedule: this prober runs as a job"),
+            .empty_means(NO_DAEMON),
             series(
                 "Results that a sink refused",
                 "Failed deliveries by sink. The verdict stands; somebody did not hear it.",
@@ -544,6 +550,63 @@ fn prober() -> Value {
                     "{{sink}}",
                 )],
             ),
+            table_of(
+                "Schedule",
+                "For each probe of a daemon: the interval, and whether a run is being made.",
+                12,
+                7,
+                &[
+                    ("interval in s", "max by (probe) (throughline_interval_seconds{chain=~\"$chain\",target=~\"$target\"})"),
+                    ("running", "sum by (probe) (throughline_runs_in_progress{chain=~\"$chain\",target=~\"$target\"})"),
+                ],
+                "probe",
+                None,
+            )
+            .empty_means(NO_DAEMON),
+            stat(
+                "Since the daemon's start",
+                "A restart shows as a small number.",
+                4,
+                "s",
+                &[Query::now("time() - max(throughline_start_timestamp_seconds)", "up")],
+            )
+            .empty_means(NO_DAEMON),
+            stat(
+                "Since the scheduler's last look",
+                "It looks at its clock each second. More than a scrape interval: it stands still.",
+                4,
+                "s",
+                &[Query::now(
+                    "time() - max(throughline_scheduler_tick_timestamp_seconds)",
+                    "ago",
+                )],
+            )
+            .empty_means(NO_DAEMON),
+            table(
+                "Config",
+                "Which config the daemons work by. Two at once: one was not restarted.",
+                4,
+                6,
+                "sum by (sha256) (throughline_config_info)",
+                &["sha256"],
+            )
+            .empty_means(NO_DAEMON),
+            series(
+                "Memory",
+                "Memory of the daemon that is in RAM. Its limit is in the manifest.",
+                12,
+                "bytes",
+                &[Query::over_time("max by (instance) (throughline_resident_memory_bytes)", "{{instance}}")],
+            )
+            .empty_means(NO_DAEMON),
+            series(
+                "Open files",
+                "File descriptors of the daemon. One that rises is a connection that is never closed.",
+                12,
+                "short",
+                &[Query::over_time("max by (instance) (throughline_open_files)", "{{instance}}")],
+            )
+            .empty_means(NO_DAEMON),
             series(
                 "Leftovers",
                 "Things that the last run created and could not remove, by kind.",

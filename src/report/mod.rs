@@ -5,6 +5,7 @@
 
 pub mod json;
 pub mod junit;
+pub mod line;
 pub mod progress;
 mod style;
 pub mod terminal;
