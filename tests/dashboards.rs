@@ -19,27 +19,13 @@ use throughline::metrics::catalogue::{self, PREFIX, Type};
 use throughline::record::{Leftover, Verdict};
 use throughline::render::dashboards::{Board, render};
 
-/// Metrics of a visibility run, which the catalogue does not have yet. As soon as one is in it, its panel has to
-/// show something.
-const AWAITED: [&str; 3] = [
+/// Metrics of a visibility run, which the catalogue does not have yet: their queries are run for their syntax. As
+/// soon as one is in the catalogue, its panel has to show something.
+const AWAITED: [&str; 4] = [
     "throughline_rls_cells",
     "throughline_rls_cell_leak",
     "throughline_rls_cell_denied",
-];
-
-/// Metrics that no record gives: the daemon tells them of itself, so their queries are run for their syntax only.
-const OF_THE_DAEMON: [&str; 11] = [
     "throughline_series_dropped_total",
-    "throughline_export_failures_total",
-    "throughline_schedule_skipped_total",
-    "throughline_schedule_lag_seconds_bucket",
-    "throughline_interval_seconds",
-    "throughline_runs_in_progress",
-    "throughline_start_timestamp_seconds",
-    "throughline_scheduler_tick_timestamp_seconds",
-    "throughline_config_info",
-    "throughline_resident_memory_bytes",
-    "throughline_open_files",
 ];
 
 const CHAIN: &str = "org-bootstrap-events";
@@ -219,7 +205,7 @@ fn links_lead_to_dashboards_and_runbooks_that_exist() {
 /// one that the prober cannot reach, one that keeps leftovers, and one that leaks.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_panel_is_right_about_a_pass_a_fault_and_the_rest() {
-    let server = serve(scenarios()).await;
+    let server = serve(&root().join("k8s/overlays/daemon/throughline.yaml"), scenarios()).await;
     let prometheus = Prometheus::start(server.address).await;
     prometheus.until_scraped(6).await;
 
@@ -229,9 +215,7 @@ async fn every_panel_is_right_about_a_pass_a_fault_and_the_rest() {
             let found = prometheus
                 .ask(&substituted(&expr, CHAIN, ".+"), panel.is_over_time())
                 .await;
-            let awaited = names(&expr)
-                .iter()
-                .any(|name| awaited(name) || OF_THE_DAEMON.contains(&name.as_str()));
+            let awaited = names(&expr).iter().any(|name| awaited(name));
             // The visibility board has a chain of its own.
             let found = if found.is_empty() && !awaited {
                 prometheus
@@ -381,6 +365,11 @@ async fn every_panel_is_right_about_a_pass_a_fault_and_the_rest() {
         (judged["blind"], judged["healthy"], judged["broken"]),
         (1.0, 0.0, 0.0)
     );
+
+    let lag = show(&prometheus, Board::Prober, "Schedule lag", 0, ".+", ".+").await;
+    assert!((0.01..=0.025).contains(&lag[0].value), "{lag:?}");
+    let interval = show(&prometheus, Board::Prober, "Schedule", 0, ".+", ".+").await;
+    assert_eq!(by("probe", &interval), of(&[(CHAIN, 60.0)]));
 
     if family("throughline_rls_cell_leak").is_some() {
         let leaks = show(&prometheus, Board::Visibility, "Leaks now", 0, ".+", ".+").await;
@@ -591,7 +580,7 @@ fn names(expr: &str) -> BTreeSet<String> {
 
 /// Whether somebody has yet to put the metric into the catalogue.
 fn awaited(name: &str) -> bool {
-    family(name).is_none() && (AWAITED.contains(&name) || OF_THE_DAEMON.contains(&name))
+    family(name).is_none() && AWAITED.contains(&name)
 }
 
 /// The catalogue's entry behind the name of a series.

@@ -10,6 +10,8 @@ use crate::config::model::{Config, Identity, Probe, Target, Work};
 use crate::config::scalar::duration_text;
 use crate::config::schema::scalar;
 use crate::config::{ConfigErrors, Env, Loaded, SecretMode, load_with};
+use crate::metrics::bound;
+use crate::schedule::When;
 
 /// Validates a config file and describes what it means.
 ///
@@ -33,11 +35,21 @@ pub fn describe(loaded: &Loaded) -> String {
         describe_probe(&mut out, probe);
     }
     describe_export(&mut out, loaded);
+    if config.probes.iter().any(|probe| probe.schedule.is_some()) {
+        out.line(0, "serve:");
+        out.entry(1, "listen", &config.serve.listen.to_string());
+        out.entry(1, "grace", &duration_text(config.serve.grace));
+    }
     for chain in chains_of(config) {
         out.line(0, "");
         describe_chain(&mut out, chain);
     }
     out.line(0, "");
+    let series = bound::total(config);
+    out.line(
+        0,
+        &format!("# metrics: at most {series} series, whatever the targets do"),
+    );
     let count = config.probes.len();
     out.line(
         0,
@@ -159,11 +171,28 @@ fn describe_probe(out: &mut Lines, probe: &Probe) {
     for (hop, budget) in &probe.budgets {
         out.line(3, &format!("{hop}: {}", budget_text(*budget)));
     }
+    if let Some(schedule) = &probe.schedule {
+        out.line(2, "schedule:");
+        match &schedule.when {
+            When::Cron(slots) => {
+                out.entry(3, "cron", slots.text());
+                out.entry(3, "timezone", slots.timezone.name());
+            }
+            When::Every(interval) => out.entry(3, "every", &duration_text(*interval)),
+        }
+        match (schedule.jitter, &schedule.when) {
+            (Some(jitter), _) => out.entry(3, "jitter", &duration_text(jitter)),
+            (None, When::Every(interval)) => {
+                out.entry(3, "jitter", &duration_text(schedule.jitter_max(*interval)));
+            }
+            (None, When::Cron(_)) => out.line(3, "# jitter: a tenth of the interval, at most 30s"),
+        }
+    }
 }
 
 fn describe_export(out: &mut Lines, loaded: &Loaded) {
     let export = &loaded.config.export;
-    if export.otlp_endpoint.is_none() && export.metrics_file.is_none() {
+    if export.otlp_endpoint.is_none() && export.pushgateway_url.is_none() && export.metrics_file.is_none() {
         return;
     }
     out.line(0, "export:");
@@ -175,6 +204,17 @@ fn describe_export(out: &mut Lines, loaded: &Loaded) {
         }
         for (name, _) in &export.otlp_headers {
             out.secret(3, name, &format!("export.otlp.headers.{name}"), loaded);
+        }
+        out.line(2, &format!("metrics: {}", export.otlp_metrics));
+    }
+    if let Some(url) = &export.pushgateway_url {
+        out.line(1, "pushgateway:");
+        out.entry(2, "url", url);
+        if !export.pushgateway_headers.is_empty() {
+            out.line(2, "headers:");
+        }
+        for (name, _) in &export.pushgateway_headers {
+            out.secret(3, name, &format!("export.pushgateway.headers.{name}"), loaded);
         }
     }
     if let Some(file) = &export.metrics_file {

@@ -4,6 +4,7 @@ pub mod check;
 pub mod doctor;
 pub mod render;
 pub mod run;
+pub mod serve;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ pub struct Cli {
 pub enum Command {
     /// Make one run of a probe and say what it saw.
     Run(run::RunArgs),
+    /// Run the probes of a config on their schedules, and serve metrics, until a signal comes.
+    Serve(serve::ServeArgs),
     /// Validate the config and print what it means, without secrets.
     Check(CheckArgs),
     /// Try each endpoint and identity of the config, and say what is missing before a run does.
@@ -106,6 +109,7 @@ pub fn init_logs(verbose: u8) {
 pub async fn dispatch(cli: Cli) -> Exit {
     match cli.command {
         Command::Run(args) => run::run(args).await,
+        Command::Serve(args) => serve::serve(args).await,
         Command::Doctor(args) => doctor::doctor(args).await,
         Command::Check(args) => match check::check(&args.config.config, &env, secrets(args.no_secrets)) {
             Ok(text) => {

@@ -6,13 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use secrecy::SecretString;
 use tokio::sync::watch;
 
 use super::{ConfigArg, choose, complain, env, mutter, say};
-use crate::config::model::{Config, Probe, Target};
+use crate::config::model::{Config, Export, Probe, Target};
 use crate::exit::{Exit, Policy, SpeaksOf, exit, worst};
-use crate::metrics;
 use crate::probes;
 use crate::record::{RunRecord, Trigger};
 use crate::report::line::{self, TERMINATION_BYTES_MAX};
@@ -20,14 +18,11 @@ use crate::report::progress::{Mode, Progress, ProgressEvent};
 use crate::report::{ColorChoice, Style};
 use crate::report::{json, junit, terminal};
 use crate::shard::Shard;
+use crate::sinks::Sinks;
 use crate::testdata;
-use crate::trace;
 
 /// How often the status line on a terminal is moved on.
 const TICK: Duration = Duration::from_millis(100);
-
-/// What sending the trace may take.
-const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Flags of `run`.
 #[derive(Debug, Args)]
@@ -54,6 +49,12 @@ pub struct RunArgs {
     /// Also send the trace to this OTLP/HTTP receiver, e.g. <http://collector:4318>.
     #[arg(long, value_name = "URL")]
     pub otlp_endpoint: Option<String>,
+    /// Also push metrics to this Pushgateway, e.g. <http://pushgateway:9091>.
+    #[arg(long, value_name = "URL")]
+    pub pushgateway_url: Option<String>,
+    /// Also write the trace to this file, in OTLP's JSON form.
+    #[arg(long, value_name = "FILE")]
+    pub trace_file: Option<PathBuf>,
     /// Also write the verdict as one line to this file, e.g. /dev/termination-log in Kubernetes.
     #[arg(long, value_name = "FILE")]
     pub termination_log: Option<PathBuf>,
@@ -153,12 +154,16 @@ fn chosen<'a>(args: &RunArgs, config: &'a Config) -> Result<Vec<(&'a Probe, &'a 
             "--all would write several JUnit documents into one: run the probes one by one".to_owned(),
         );
     }
-    if probes.len() > 1 && (args.metrics_file.is_some() || config.export.metrics_file.is_some()) {
-        return Err(
-            "a metrics file holds one probe, and --all would keep the last one only: give each probe a file of \
-             its own (`run --probe NAME --metrics-file FILE`), or export otherwise"
-                .to_owned(),
-        );
+    let one_file = [
+        args.metrics_file.as_ref().or(config.export.metrics_file.as_ref()),
+        args.trace_file.as_ref(),
+    ];
+    if let (true, Some(file)) = (probes.len() > 1, one_file.into_iter().flatten().next()) {
+        return Err(format!(
+            "{} holds one run, and --all would keep the last one only: give each probe a file of its own \
+             (`run --probe NAME` with its own file), or export otherwise",
+            file.display()
+        ));
     }
     probes
         .into_iter()
@@ -200,22 +205,10 @@ async fn one(
     teller.finish();
 
     let mut delivered = report(args, &record);
-    let metrics_file = args.metrics_file.as_ref().or(config.export.metrics_file.as_ref());
-    if let Some(path) = metrics_file {
-        match metrics::file::write(path, metrics::samples::samples(&record)) {
-            Ok(()) => delivered = true,
-            Err(error) => sink_failed("metrics file", &error.to_string()),
-        }
-    }
-    let endpoint = args
-        .otlp_endpoint
-        .as_ref()
-        .or(config.export.otlp_endpoint.as_ref());
-    if let Some(endpoint) = endpoint {
-        match export_trace(&record, endpoint, &config.export.otlp_headers).await {
-            Ok(()) => delivered = true,
-            Err(error) => sink_failed("OTLP", &error),
-        }
+    let delivery = sinks(args, &config.export).deliver(&record, None).await;
+    delivered |= delivery.taken();
+    for (sink, error) in delivery.failures() {
+        sink_failed(sink.as_str(), error);
     }
     let exit = exit(
         &record,
@@ -247,20 +240,13 @@ fn write_termination_log(path: &Path, lines: &[String]) -> std::io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
-/// Sends the run's trace.
-async fn export_trace(
-    record: &RunRecord,
-    endpoint: &str,
-    headers: &[(String, SecretString)],
-) -> Result<(), String> {
-    let trace = trace::spans::spans(record).map_err(|error| error.to_string())?;
-    let exporter =
-        trace::otlp::Exporter::new(endpoint, headers, EXPORT_TIMEOUT).map_err(|error| error.to_string())?;
-    exporter
-        .send(&trace::proto::request(&trace))
-        .await
-        .map(drop)
-        .map_err(|error| error.to_string())
+/// The sinks of the config; a flag stands in for the config's own.
+fn sinks(args: &RunArgs, export: &Export) -> Sinks {
+    let mut export = export.clone();
+    export.metrics_file = args.metrics_file.clone().or(export.metrics_file);
+    export.otlp_endpoint = args.otlp_endpoint.clone().or(export.otlp_endpoint);
+    export.pushgateway_url = args.pushgateway_url.clone().or(export.pushgateway_url);
+    Sinks::of(&export, args.trace_file.clone())
 }
 
 /// Writes the report. True: the verdict stands on standard output.

@@ -1,6 +1,7 @@
 //! What a config file means: the validated model.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use secrecy::SecretString;
 use crate::chain::model::{Budget, Chain};
 use crate::chain::template::TemplateValue;
 use crate::matrix::model::Matrix;
+use crate::schedule::Schedule;
 
 /// A loaded config: every reference resolved, every secret read.
 #[derive(Debug, Clone)]
@@ -21,6 +23,26 @@ pub struct Config {
     pub probes: Vec<Probe>,
     /// Where results go besides the terminal.
     pub export: Export,
+    /// The daemon.
+    pub serve: Serve,
+}
+
+/// The daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serve {
+    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    pub listen: SocketAddr,
+    /// How long a stop waits for runs before it cuts them.
+    pub grace: Duration,
+}
+
+impl Default for Serve {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)),
+            grace: Duration::from_secs(25),
+        }
+    }
 }
 
 /// One environment under test.
@@ -119,6 +141,8 @@ pub struct Probe {
     pub deadline: Duration,
     /// Budgets that the config overrides, by hop (already applied; kept for `check`).
     pub budgets: BTreeMap<String, Budget>,
+    /// When `serve` runs it; none: it does not.
+    pub schedule: Option<Schedule>,
 }
 
 /// What a probe does.
@@ -166,6 +190,12 @@ pub struct Export {
     pub otlp_endpoint: Option<String>,
     /// Headers sent with each OTLP request.
     pub otlp_headers: Vec<(String, SecretString)>,
+    /// Whether metrics go there too, and not only traces.
+    pub otlp_metrics: bool,
+    /// Base URL of a Pushgateway (`http://pushgateway:9091`).
+    pub pushgateway_url: Option<String>,
+    /// Headers sent with each request to it.
+    pub pushgateway_headers: Vec<(String, SecretString)>,
     /// File for Prometheus text metrics.
     pub metrics_file: Option<PathBuf>,
 }

@@ -64,6 +64,14 @@ impl Histogram {
         });
     }
 
+    /// Adds an observation that no trace shows.
+    pub(crate) fn observe_plain(&mut self, took: std::time::Duration) {
+        let value = took.as_secs_f64();
+        let bucket = BUCKETS_SECONDS.partition_point(|bound| *bound < value);
+        self.buckets[bucket] += 1;
+        self.sum += value;
+    }
+
     /// How many observations there are.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -1,7 +1,8 @@
-//! A page of metrics on which each scrape finds the next run, and a real Prometheus that scrapes it.
+//! A daemon's page of metrics on which each scrape finds the next run, and a real Prometheus that scrapes it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -11,9 +12,14 @@ use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use chrono::Utc;
 use serde_json::Value;
-use throughline::metrics::samples::{Sample, samples};
-use throughline::metrics::text::{Format, continued, encode};
+use throughline::config::model::Config;
+use throughline::config::{self, SecretMode};
+use throughline::metrics::text::{Format, encode};
 use throughline::record::RunRecord;
+use throughline::serve::shared::Shared;
+use throughline::serve::telling;
+use throughline::serve::timetable::{SkipReason, Turn};
+use throughline::sinks::{Delivery, Sink};
 
 /// Prometheus needs a second to start; the rest is for a machine with other work.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -25,7 +31,6 @@ pub(crate) struct Scenario {
     target: &'static str,
     run: Box<dyn Fn(u32) -> RunRecord + Send>,
     runs: u32,
-    page: String,
 }
 
 impl Scenario {
@@ -35,18 +40,15 @@ impl Scenario {
             target,
             run: Box::new(run),
             runs: 0,
-            page: String::new(),
         }
     }
 
-    fn next(&mut self) -> Vec<Sample> {
+    fn next(&mut self) -> Arc<RunRecord> {
         let mut record = (self.run)(self.runs);
         self.runs += 1;
         record.target = self.target.to_owned();
         record.started_at = Utc::now();
-        let samples = continued(samples(&record), &self.page);
-        self.page = encode(&samples, Format::Prometheus);
-        samples
+        Arc::new(record)
     }
 }
 
@@ -62,24 +64,58 @@ impl Drop for Server {
     }
 }
 
-/// Serves `/metrics` as a prober of all these targets would.
-pub(crate) async fn serve(scenarios: Vec<Scenario>) -> Server {
-    let scenarios = Arc::new(Mutex::new(scenarios));
+/// Serves `/metrics` as a daemon with that config would that had just made these runs.
+pub(crate) async fn serve(config: &Path, scenarios: Vec<Scenario>) -> Server {
+    let text = std::fs::read_to_string(config).unwrap();
+    let config = config::load_text(config, &text, &|_| None, SecretMode::Placeholder);
+    let config: Config = config.unwrap_or_else(|errors| panic!("{errors}")).config;
+    let shared = Shared::new(Instant::now());
+    let failed = Sink::ALL.map(|sink| Delivery {
+        results: vec![(sink, Err("told by hand".to_owned()))],
+    });
+    let probes: Vec<_> = config.probes.iter().collect();
+    let own = failed.iter().flat_map(Delivery::samples);
+    shared.tell(telling::start(
+        &probes,
+        own,
+        "0123456789abcdef",
+        Utc::now().timestamp() as f64,
+    ));
+    let state = Arc::new(Mutex::new((shared, scenarios)));
     let page = move || {
-        let scenarios = scenarios.clone();
+        let (state, config) = (state.clone(), config.clone());
         async move {
-            let mut all: Vec<Sample> = Vec::new();
-            for scenario in scenarios.lock().unwrap().iter_mut() {
-                for sample in scenario.next() {
-                    // The version is the same of every target, and a series stands on a page once.
-                    let twice = sample.metric.labels.first() == Some(&"version") && all.contains(&sample);
-                    if !twice {
-                        all.push(sample);
-                    }
-                }
+            let mut state = state.lock().unwrap();
+            let (shared, scenarios) = &mut *state;
+            shared.tick(Instant::now(), Utc::now().timestamp_millis() as f64 / 1e3);
+            for (position, probe) in config.probes.iter().enumerate() {
+                let (lag, interval) = (Duration::from_millis(20), Duration::from_secs(60));
+                shared.tell(telling::turn(
+                    probe,
+                    Turn::Start {
+                        probe: position,
+                        lag,
+                        interval,
+                    },
+                ));
+                let reason = SkipReason::Overlap;
+                shared.tell(telling::turn(
+                    probe,
+                    Turn::Skip {
+                        probe: position,
+                        reason,
+                        slots: 1,
+                    },
+                ));
+            }
+            for scenario in scenarios {
+                shared.take(&scenario.next());
             }
             let format = Format::OpenMetrics;
-            ([(CONTENT_TYPE, format.content_type())], encode(&all, format))
+            (
+                [(CONTENT_TYPE, format.content_type())],
+                encode(&shared.samples(), format),
+            )
         }
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
