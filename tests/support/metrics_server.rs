@@ -19,7 +19,7 @@ use throughline::record::RunRecord;
 use throughline::serve::shared::Shared;
 use throughline::serve::telling;
 use throughline::serve::timetable::{SkipReason, Turn};
-use throughline::sinks::{Delivery, Sink};
+use throughline::sinks::Sink;
 
 /// Prometheus needs a second to start; the rest is for a machine with other work.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -70,16 +70,13 @@ pub(crate) async fn serve(config: &Path, scenarios: Vec<Scenario>) -> Server {
     let config = config::load_text(config, &text, &|_| None, SecretMode::Placeholder);
     let config: Config = config.unwrap_or_else(|errors| panic!("{errors}")).config;
     let shared = Shared::new(Instant::now());
-    let failed = Sink::ALL.map(|sink| Delivery {
-        results: vec![(sink, Err("told by hand".to_owned()))],
-    });
     let probes: Vec<_> = config.probes.iter().collect();
-    let own = failed.iter().flat_map(Delivery::samples);
+    let began = Utc::now().timestamp() as f64;
     shared.tell(telling::start(
         &probes,
-        own,
+        Sink::ALL.into_iter(),
         "0123456789abcdef",
-        Utc::now().timestamp() as f64,
+        began,
     ));
     let state = Arc::new(Mutex::new((shared, scenarios)));
     let page = move || {

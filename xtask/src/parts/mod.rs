@@ -2,7 +2,10 @@
 //! may be found, which version is known to work, and how to install that.
 
 mod cargo_nextest;
+mod go;
 mod js_client;
+mod kubernetes_validate;
+mod kustomize;
 mod npm;
 mod postgres;
 mod postgrest;
@@ -117,6 +120,8 @@ const SANDBOX: &[(&str, Obtain)] = &[
 const TESTS: &[(&str, Obtain)] = &[
     (js_client::NAME, js_client::obtain),
     (promtool::NAME, promtool::obtain),
+    (kustomize::NAME, kustomize::obtain),
+    (kubernetes_validate::NAME, kubernetes_validate::obtain),
 ];
 
 /// Finds or installs what the sandbox is made of.
