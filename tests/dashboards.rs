@@ -42,7 +42,7 @@ fn the_committed_dashboards_are_what_the_program_writes() {
         let committed = std::fs::read_to_string(&file).unwrap_or_default();
         assert!(
             committed == text,
-            "{} is stale: UPDATE_EXPECT=1 cargo test --test dashboards, or `throughline render dashboards --dir dashboards`",
+            "{} is stale: UPDATE_EXPECT=1 cargo test --test dashboards, or `throughline render dashboards --output dashboards`",
             file.display()
         );
     }
@@ -191,7 +191,7 @@ fn links_lead_to_dashboards_and_runbooks_that_exist() {
             assert!(uids.contains(uid), "{board:?}: {uid}");
         }
         for page in text
-            .split("${runbooks}/")
+            .split("${runbooks}/finding-")
             .skip(1)
             .map(|rest| rest.split(".md").next().unwrap())
         {

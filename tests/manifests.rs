@@ -14,6 +14,7 @@ use throughline::cli::{Cli, Command as Verb};
 use throughline::config::model::Config;
 use throughline::config::{self, SecretMode};
 use throughline::exit::Exit;
+use throughline::render::kubernetes::prometheus_rule;
 use throughline::shard::Shard;
 
 /// Everything that is meant to be built as it stands.
@@ -27,6 +28,13 @@ const COMPONENTS: [(&str, &str); 5] = [
     ("prometheus-operator/daemon", "daemon"),
     ("external-secrets", "daemon"),
 ];
+
+/// The component whose rules are generated.
+const RULES: &str = "prometheus-operator/rules";
+const RULES_COMPONENT: &str = "# For the Prometheus operator: the alert rules of the shipped example. Generated from alerts/.\n\
+                               apiVersion: kustomize.config.k8s.io/v1alpha1\n\
+                               kind: Component\n\
+                               resources:\n  - prometheusrule.yaml\n";
 
 /// From the first in which exit codes of a pod are a stable part of a Job to the newest that has a schema here.
 const KUBERNETES: [&str; 7] = ["1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37"];
@@ -160,6 +168,8 @@ fn every_component_builds_with_the_overlay_that_it_is_for() {
             }
         }
     }
+    // It has a test of its own.
+    folders.remove(RULES);
     let known: BTreeSet<_> = COMPONENTS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(folders, known, "a component that no test builds");
 }
@@ -524,6 +534,48 @@ fn the_pushgateway_is_where_the_config_says_and_its_labels_are_honoured() {
         monitor["spec"]["selector"]["matchLabels"],
         service["metadata"]["labels"]
     );
+}
+
+/// The rules are generated into `alerts/`; here they are the same in the operator's form.
+#[test]
+fn the_operator_s_rules_are_the_generated_ones() {
+    let Ok(rules) = std::fs::read_to_string(root().join("alerts/throughline.rules.yaml")) else {
+        assert!(
+            !root().join("k8s/components").join(RULES).exists(),
+            "rules without their source"
+        );
+        return;
+    };
+    let folder = root().join("k8s/components").join(RULES);
+    let file = folder.join("prometheusrule.yaml");
+    let text = prometheus_rule(&rules);
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(&file, &text).unwrap();
+        std::fs::write(folder.join("kustomization.yaml"), RULES_COMPONENT).unwrap();
+    }
+    let committed = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        committed == text,
+        "{} is stale: UPDATE_EXPECT=1 cargo test --test manifests",
+        file.display()
+    );
+    let objects = with(RULES, "daemon");
+    let object = objects
+        .iter()
+        .find(|object| object["kind"] == "PrometheusRule")
+        .unwrap();
+    let source: Value = serde_saphyr::from_str(&rules).unwrap();
+    assert_eq!(object["spec"]["groups"], source["groups"]);
+}
+
+#[test]
+fn rules_are_moved_and_not_changed() {
+    let rules = "groups:\n- name: one\n  rules:\n  - alert: A\n    expr: |\n      vector(1)\n\n      == 1\n";
+    let object: Value = serde_saphyr::from_str(&prometheus_rule(rules)).unwrap();
+    let source: Value = serde_saphyr::from_str(rules).unwrap();
+    assert_eq!(object["spec"], source);
+    assert_eq!(object["kind"], "PrometheusRule");
 }
 
 /// Custom resources have no schema here: these are the keys that we use, and no others.

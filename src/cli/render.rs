@@ -33,11 +33,11 @@ pub fn schema(of: Format) -> String {
 #[derive(Debug, Args)]
 pub struct DashboardsArgs {
     /// Which dashboard to print.
-    #[arg(value_enum, required_unless_present = "dir")]
+    #[arg(value_enum, required_unless_present = "output")]
     pub board: Option<Board>,
     /// Write it, or all of them, into this folder instead.
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
 }
 
 /// Prints a dashboard, or writes them into a folder.
@@ -46,7 +46,7 @@ pub fn dashboards(args: &DashboardsArgs) -> Exit {
     let boards = args.board.map_or(Board::ALL.to_vec(), |board| vec![board]);
     for board in boards {
         let text = dashboards::render(board);
-        let Some(dir) = &args.dir else {
+        let Some(dir) = &args.output else {
             say(&text);
             continue;
         };

@@ -162,7 +162,7 @@ fn overview() -> Value {
                 &["chain", "target", "hop", "reason"],
             )
             .empty_means("no chain is broken")
-            .linked_column("reason", "Runbook", "${runbooks}/${__value.raw}.md")
+            .linked_column("reason", "Runbook", "${runbooks}/finding-${__value.raw}.md")
             .linked_column(
                 "chain",
                 "Hops",
@@ -264,7 +264,7 @@ fn chain() -> Value {
                 &["hop", "reason"],
             )
             .empty_means("the chain is not broken")
-            .linked_column("reason", "Runbook", "${runbooks}/${__value.raw}.md"),
+            .linked_column("reason", "Runbook", "${runbooks}/finding-${__value.raw}.md"),
             table_of(
                 "Events",
                 "Hops that an event witnesses: declared and seen; and findings of a second or a misplaced effect.",
@@ -403,7 +403,7 @@ fn visibility() -> Value {
                 )],
             )
             .thresholds(&[(None, "green"), (Some(1.0), "red")])
-            .click("Runbook", "${runbooks}/cross_tenant_leak.md"),
+            .click("Runbook", "${runbooks}/finding-cross_tenant_leak.md"),
             stat(
                 "Own rows denied now",
                 "Cells in which somebody could not reach what is theirs.",
@@ -415,7 +415,7 @@ fn visibility() -> Value {
                 )],
             )
             .thresholds(&[(None, "green"), (Some(1.0), "orange")])
-            .click("Runbook", "${runbooks}/owner_denied.md"),
+            .click("Runbook", "${runbooks}/finding-owner_denied.md"),
             table(
                 "Leaks",
                 "What leaks: to whom, on which path, by which operation.",
@@ -425,7 +425,7 @@ fn visibility() -> Value {
                 &["target", "table", "role", "path", "operation"],
             )
             .empty_means("nothing leaks")
-            .linked_column("table", "Runbook", "${runbooks}/cross_tenant_leak.md"),
+            .linked_column("table", "Runbook", "${runbooks}/finding-cross_tenant_leak.md"),
             timeline(
                 "The matrix over time",
                 "One row for each table or function, operation, role and path: as declared, own row denied, leak. A cell \
@@ -517,7 +517,7 @@ fn prober() -> Value {
                 )],
                 &JUDGED_STATES,
             )
-            .click("Runbook", "${runbooks}/unreachable.md"),
+            .click("Runbook", "${runbooks}/finding-unreachable.md"),
             series(
                 "Slots that were skipped",
                 "Scheduled runs that were not made, by reason: never made up for in a burst.",
@@ -617,7 +617,7 @@ fn prober() -> Value {
                     "{{kind}}: {{chain}} on {{target}}",
                 )],
             )
-            .click("Runbook", "${runbooks}/leftovers.md"),
+            .click("Runbook", "${runbooks}/finding-leftovers.md"),
             series(
                 "Clock offsets",
                 "Each peer's clock against the prober's, with the bounds in which the true offset lies. Latencies across \
@@ -637,7 +637,7 @@ fn prober() -> Value {
                     ),
                 ],
             )
-            .click("Runbook", "${runbooks}/clock_untrusted.md"),
+            .click("Runbook", "${runbooks}/finding-clock_untrusted.md"),
             series(
                 "Realtime: joined, live, back again",
                 "From connecting to the accepted join, and to the first moment when changes are delivered; and from a \
