@@ -166,7 +166,7 @@ fn every_file_that_is_named_exists() {
 }
 
 /// Folders of this repository that the pages name files of. Not `chains/`: readers have one of their own.
-const TOP_FOLDERS: [&str; 12] = [
+const TOP_FOLDERS: [&str; 13] = [
     ".ci/",
     ".config/",
     "alerts/",
@@ -174,6 +174,7 @@ const TOP_FOLDERS: [&str; 12] = [
     "dashboards/",
     "docs/",
     "fuzz/",
+    "k8s/",
     "sandbox/",
     "sql/",
     "src/",

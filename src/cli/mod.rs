@@ -83,6 +83,8 @@ pub enum Render {
         #[arg(value_enum, default_value_t = render::Format::Config)]
         of: render::Format,
     },
+    /// The Grafana dashboards.
+    Dashboards(render::DashboardsArgs),
 }
 
 fn secrets(skip: bool) -> SecretMode {
@@ -128,6 +130,7 @@ pub async fn dispatch(cli: Cli) -> Exit {
             say(&render::schema(of));
             Exit::Pass
         }
+        Command::Render(Render::Dashboards(args)) => render::dashboards(&args),
     }
 }
 

@@ -1,5 +1,12 @@
 //! `throughline render`: what can be generated from the program itself.
 
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{complain, say};
+use crate::exit::Exit;
+use crate::render::dashboards::{self, Board};
 use crate::{chain, config, matrix};
 
 /// A file format of the program.
@@ -23,4 +30,34 @@ pub fn schema(of: Format) -> String {
         Format::Matrix => matrix::schema_index(),
     };
     format!("{:#}\n", index.json())
+}
+
+/// Flags of `render dashboards`.
+#[derive(Debug, Args)]
+pub struct DashboardsArgs {
+    /// Which dashboard to print.
+    #[arg(value_enum, required_unless_present = "output")]
+    pub board: Option<Board>,
+    /// Write it, or all of them, into this folder instead.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+}
+
+/// Prints a dashboard, or writes them into a folder.
+#[must_use]
+pub fn dashboards(args: &DashboardsArgs) -> Exit {
+    let boards = args.board.map_or(Board::ALL.to_vec(), |board| vec![board]);
+    for board in boards {
+        let text = dashboards::render(board);
+        let Some(dir) = &args.output else {
+            say(&text);
+            continue;
+        };
+        let file = dir.join(board.file_name());
+        if let Err(error) = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&file, text)) {
+            let file = file.display();
+            return complain(&format!("cannot write {file}: {error}"), Exit::Error);
+        }
+    }
+    Exit::Pass
 }

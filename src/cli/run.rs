@@ -1,7 +1,7 @@
-//! `throughline run`: one run, told as it works and told in the end.
+//! `throughline run`: one run, or one of each probe, told as it works and told in the end.
 
-use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::io::{IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,15 @@ use clap::{Args, ValueEnum};
 use tokio::sync::watch;
 
 use super::{ConfigArg, choose, complain, env, mutter, say};
-use crate::config::model::{Export, Probe, Target};
-use crate::exit::{Exit, Policy, SpeaksOf, exit};
+use crate::config::model::{Config, Export, Probe, Target};
+use crate::exit::{Exit, Policy, SpeaksOf, exit, worst};
 use crate::probes;
 use crate::record::{RunRecord, Trigger};
+use crate::report::line::{self, TERMINATION_BYTES_MAX};
 use crate::report::progress::{Mode, Progress, ProgressEvent};
 use crate::report::{ColorChoice, Style};
 use crate::report::{json, junit, terminal};
+use crate::shard::Shard;
 use crate::sinks::Sinks;
 use crate::testdata;
 
@@ -31,6 +33,13 @@ pub struct RunArgs {
     /// The probe to run; not needed when the config has one.
     #[arg(short, long, value_name = "NAME")]
     pub probe: Option<String>,
+    /// Run every probe of the config, one after another; the worst exit code counts.
+    #[arg(long, conflicts_with = "probe")]
+    pub all: bool,
+    /// With --all: only this part of the targets, counted from 0, e.g. 0/3. The parts of one COUNT hold each
+    /// target once.
+    #[arg(long, value_name = "INDEX/COUNT", requires = "all")]
+    pub shard: Option<Shard>,
     /// What is written to standard output.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -46,6 +55,9 @@ pub struct RunArgs {
     /// Also write the trace to this file, in OTLP's JSON form.
     #[arg(long, value_name = "FILE")]
     pub trace_file: Option<PathBuf>,
+    /// Also write the verdict as one line to this file, e.g. /dev/termination-log in Kubernetes.
+    #[arg(long, value_name = "FILE")]
+    pub termination_log: Option<PathBuf>,
     /// Exit with 3 when everything arrived but something was late.
     #[arg(long, value_enum, value_name = "VERDICT")]
     pub fail_on: Option<FailOn>,
@@ -87,54 +99,91 @@ pub enum ExitOf {
     Prober,
 }
 
-/// Makes one run.
+/// Makes one run, or one of each probe.
 pub async fn run(args: RunArgs) -> Exit {
     let config = match crate::config::load(&args.config.config, &env) {
         Ok(config) => config,
         Err(errors) => return complain(&errors.to_string(), Exit::Usage),
     };
-    let (probe, target) = match choose(&config, args.probe.as_deref()) {
+    let chosen = match chosen(&args, &config) {
         Ok(chosen) => chosen,
         Err(what) => return complain(&what, Exit::Usage),
     };
-    let record = match make(probe, target, args.quiet, args.color).await {
-        Ok(record) => record,
-        Err(exit) => return exit,
+    let stop = match listen_for_signals() {
+        Ok(stop) => stop,
+        Err(error) => return complain(&format!("signals cannot be caught: {error}"), Exit::Error),
     };
-
-    let mut delivered = report(&args, &record);
-    let delivery = sinks(&args, &config.export).deliver(&record, None).await;
-    delivered |= delivery.taken();
-    for (sink, error) in delivery.failures() {
-        sink_failed(sink.as_str(), error);
+    let mut exits = Vec::with_capacity(chosen.len());
+    let mut lines = Vec::with_capacity(chosen.len());
+    for (probe, target) in chosen {
+        let stopped = stop.borrow().and_then(Exit::stopped_by);
+        if let Some(signal) = stopped.filter(|_| !exits.is_empty()) {
+            mutter(&format!("throughline: `{}` is not run any more\n", probe.name));
+            exits.push(signal);
+            continue;
+        }
+        let (exit, line) = one(&args, &config, probe, target, stop.clone()).await;
+        exits.push(exit);
+        lines.push(line);
     }
-    exit(
-        &record,
-        Policy {
-            fail_on_degraded: args.fail_on == Some(FailOn::Degraded),
-            speaks_of: match args.exit {
-                ExitOf::Chain => SpeaksOf::Chain,
-                ExitOf::Prober => SpeaksOf::Prober { delivered },
-            },
-        },
-    )
+    if let Some(path) = &args.termination_log
+        && let Err(error) = write_termination_log(path, &lines)
+    {
+        sink_failed(
+            "termination log",
+            &format!("cannot write {}: {error}", path.display()),
+        );
+    }
+    worst(exits)
+}
+
+/// The probes to run, with their targets.
+fn chosen<'a>(args: &RunArgs, config: &'a Config) -> Result<Vec<(&'a Probe, &'a Target)>, String> {
+    if !args.all {
+        return choose(config, args.probe.as_deref()).map(|one| vec![one]);
+    }
+    let shard = args.shard.unwrap_or(Shard::WHOLE);
+    let probes = shard.of(&config.probes);
+    if probes.is_empty() {
+        mutter(&format!(
+            "throughline: part {shard} of the targets is empty: there is nothing to run\n"
+        ));
+    }
+    if probes.len() > 1 && args.output == Output::Junit {
+        return Err(
+            "--all would write several JUnit documents into one: run the probes one by one".to_owned(),
+        );
+    }
+    let one_file = [
+        args.metrics_file.as_ref().or(config.export.metrics_file.as_ref()),
+        args.trace_file.as_ref(),
+    ];
+    if let (true, Some(file)) = (probes.len() > 1, one_file.into_iter().flatten().next()) {
+        return Err(format!(
+            "{} holds one run, and --all would keep the last one only: give each probe a file of its own \
+             (`run --probe NAME` with its own file), or export otherwise",
+            file.display()
+        ));
+    }
+    probes
+        .into_iter()
+        .map(|probe| choose(config, Some(&probe.name)))
+        .collect()
 }
 
 /// Makes one run of a probe, if the guard lets it, and tells of it on standard error while it works. A signal
 /// ends it with clean-up.
 ///
 /// # Errors
-/// The exit code, if no run was made. Why has been told.
+/// The guard's refusal.
 pub(super) async fn make(
     probe: &Probe,
     target: &Target,
+    stop: probes::Stop,
     quiet: bool,
     color: ColorChoice,
-) -> Result<RunRecord, Exit> {
-    testdata::guard(target, &probe.work)
-        .map_err(|refusal| complain(&refusal.to_string(), Exit::GuardRefused))?;
-    let stop = listen_for_signals()
-        .map_err(|error| complain(&format!("signals cannot be caught: {error}"), Exit::Error))?;
+) -> Result<RunRecord, testdata::GuardError> {
+    testdata::guard(target, &probe.work)?;
     let teller = Teller::new(quiet, color);
     let tell = |event: ProgressEvent| teller.on(&event);
     let record = {
@@ -155,6 +204,58 @@ pub(super) async fn make(
     };
     teller.finish();
     Ok(record)
+}
+
+/// Makes one run: how it ends the process, and its verdict in a line.
+async fn one(
+    args: &RunArgs,
+    config: &Config,
+    probe: &Probe,
+    target: &Target,
+    stop: probes::Stop,
+) -> (Exit, String) {
+    let record = match make(probe, target, stop, args.quiet, args.color).await {
+        Ok(record) => record,
+        Err(refusal) => {
+            let exit = complain(&refusal.to_string(), Exit::GuardRefused);
+            let line = format!("REFUSED {} on {}: {refusal}", probe.work.name(), target.name);
+            return (exit, line::bounded(&line, TERMINATION_BYTES_MAX));
+        }
+    };
+    let mut delivered = report(args, &record);
+    let delivery = sinks(args, &config.export).deliver(&record, None).await;
+    delivered |= delivery.taken();
+    for (sink, error) in delivery.failures() {
+        sink_failed(sink.as_str(), error);
+    }
+    let exit = exit(
+        &record,
+        Policy {
+            fail_on_degraded: args.fail_on == Some(FailOn::Degraded),
+            speaks_of: match args.exit {
+                ExitOf::Chain => SpeaksOf::Chain,
+                ExitOf::Prober => SpeaksOf::Prober { delivered },
+            },
+        },
+    );
+    (exit, line::line(&record, TERMINATION_BYTES_MAX))
+}
+
+/// Writes a line for each run, in all no more than Kubernetes keeps. The file is Kubernetes' own, so it is
+/// written over and not replaced.
+fn write_termination_log(path: &Path, lines: &[String]) -> std::io::Result<()> {
+    // Each gets its share, so that the last one is told too.
+    let share = TERMINATION_BYTES_MAX / lines.len().max(1);
+    let text: String = lines
+        .iter()
+        .map(|line| line::bounded(line, share.saturating_sub(1)) + "\n")
+        .collect();
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)?;
+    file.write_all(text.as_bytes())
 }
 
 /// The sinks of the config; a flag stands in for the config's own.
@@ -254,7 +355,7 @@ impl Teller {
 }
 
 /// The first signal ends the run with clean-up; a second one ends the process.
-fn listen_for_signals() -> std::io::Result<probes::Stop> {
+pub(super) fn listen_for_signals() -> std::io::Result<probes::Stop> {
     use tokio::signal::unix::{SignalKind, signal};
     let (tell, stop) = watch::channel(None);
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -16,9 +16,8 @@ use super::error::{ConfigError, ConfigErrors, Kind, PROBLEMS_MAX, Problem, choic
 use super::mask::looks_secret;
 use super::model::{Config, Export, Guard, Identity, Probe, Serve, Supabase, Target, Temporal, Work};
 use super::raw::{
-    RawConfig, RawExport, RawGuard, RawIdentity, RawKind, RawMinted, RawProbe, RawSchedule, RawSecret, RawServe,
-    RawSupabase,
-    RawTarget, RawTemporal,
+    RawConfig, RawExport, RawGuard, RawIdentity, RawKind, RawMinted, RawProbe, RawSchedule, RawSecret,
+    RawServe, RawSupabase, RawTarget, RawTemporal,
 };
 use super::scalar::{self, DurationText, Refusal, duration_text, is_identifier, is_label};
 use super::schema::SchemaIndex;
@@ -26,8 +25,8 @@ use crate::chain::model::{Budget, Chain};
 use crate::chain::raw::RawBudget;
 use crate::chain::template::{Template, TemplateValue};
 use crate::matrix::model::Matrix;
-use crate::{chain, matrix};
 use crate::schedule::{self, CronSlots, Schedule, When};
+use crate::{chain, matrix};
 
 /// A run's deadline, unless the file says otherwise.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(30);

@@ -125,6 +125,12 @@ catalogue! {
     /// The middle of the interval, where a duration is known as one.
     HOP_DURATION = Histogram "hop_duration_seconds" ["seconds"] {"chain", "target", "hop"}
         bound "17 C T H", "How long a hop took from its cause to its effect";
+    /// For a waterfall: a histogram cannot say when a hop began, nor what the last run took.
+    HOP_STARTED = Gauge "last_run_hop_start_seconds" ["seconds"] {"chain", "target", "hop"}
+        bound "C T H", "When in the last run the hop's cause was seen, counted from the act; the middle of the interval";
+    /// The same middle that [`HOP_DURATION`] counts, of hops that were seen.
+    HOP_TOOK = Gauge "last_run_hop_duration_seconds" ["seconds"] {"chain", "target", "hop"}
+        bound "C T H", "How long the hop took in the last run, from its cause to its effect";
     /// Cold and warm are two populations: an idle Realtime server polls more slowly.
     NOTIFICATION_DELAY = Histogram "event_notification_delay_seconds" ["seconds"] {"chain", "target", "source", "temperature"}
         bound "34 C T S, S: tables listened to", "Time from the commit of a row to the arrival of its notification";

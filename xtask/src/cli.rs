@@ -30,6 +30,8 @@ pub(crate) enum Verb {
     Check(CheckArgs),
     /// Run the benches of the prober
     Bench(BenchArgs),
+    /// Build a container image from scratch, without Docker, and try it
+    Image(ImageArgs),
 }
 
 #[derive(Debug, Args)]
@@ -122,6 +124,19 @@ pub(crate) struct BenchArgs {
     /// Handed to `cargo bench` as they are
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     pub(crate) runner: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageArgs {
+    /// The archive to write: an OCI layout that `docker load` reads, too
+    #[arg(long, value_name = "FILE", default_value = "target/throughline-image.tar")]
+    pub(crate) out: PathBuf,
+    /// The image's name and tag
+    #[arg(long, value_name = "NAME:TAG", default_value = concat!("throughline:", env!("CARGO_PKG_VERSION")))]
+    pub(crate) tag: String,
+    /// Cargo's profile: `dev` builds faster and larger
+    #[arg(long, value_name = "PROFILE", default_value = "release")]
+    pub(crate) profile: String,
 }
 
 #[cfg(test)]

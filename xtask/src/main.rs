@@ -12,6 +12,7 @@ mod check;
 mod cli;
 mod demo;
 mod environment;
+mod image;
 mod interrupt;
 mod parts;
 mod process;
@@ -45,6 +46,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Test(args) => test::run(&environment, &interrupt, &args),
         Verb::Check(args) => check::run(&environment, &interrupt, &args),
         Verb::Bench(args) => bench::run(&environment, &interrupt, &args),
+        Verb::Image(args) => image::run(&environment, &interrupt, &args),
     }
 }
 

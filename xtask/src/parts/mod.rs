@@ -2,7 +2,10 @@
 //! may be found, which version is known to work, and how to install that.
 
 mod cargo_nextest;
+mod go;
 mod js_client;
+mod kubernetes_validate;
+mod kustomize;
 mod monitoring;
 mod npm;
 mod postgres;
@@ -131,6 +134,8 @@ const TESTS: &[(&str, Obtain)] = &[
     (monitoring::AMTOOL.name, |context| {
         monitoring::AMTOOL.obtain(context)
     }),
+    (kustomize::NAME, kustomize::obtain),
+    (kubernetes_validate::NAME, kubernetes_validate::obtain),
 ];
 
 /// Finds or installs what the sandbox is made of.
