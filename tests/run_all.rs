@@ -6,10 +6,19 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+/// Whole targets, but for the guard.
 const CONFIG: &str = r#"
 targets:
-  one: {database: {url: {file: url}}, identities: {service_role: {token: {file: url}}}}
-  two: {database: {url: {file: url}}, identities: {service_role: {token: {file: url}}}}
+  one:
+    supabase: {url: "http://127.0.0.1:1", api_key: {file: url}}
+    database: {url: {file: url}}
+    temporal: {address: "http://127.0.0.1:1", namespace: default, task_queue: bootstrap}
+    identities: {service_role: {token: {file: url}}}
+  two:
+    supabase: {url: "http://127.0.0.1:1", api_key: {file: url}}
+    database: {url: {file: url}}
+    temporal: {address: "http://127.0.0.1:1", namespace: default, task_queue: bootstrap}
+    identities: {service_role: {token: {file: url}}}
 probes:
   first: {target: one, chain: org-bootstrap-events}
   second: {target: two, chain: org-bootstrap-events}
