@@ -61,7 +61,11 @@ fn a_finding_s_section_says_what_the_code_means_and_how_to_prove_and_mend_it() {
 #[test]
 fn a_section_says_that_its_code_is_not_raised_exactly_when_no_judgement_gives_it() {
     let judgement = judgement();
-    assert!(judgement.len() > 50_000, "only {} bytes were read", judgement.len());
+    assert!(
+        judgement.len() > 50_000,
+        "only {} bytes were read",
+        judgement.len()
+    );
     let page = Page::read("docs/findings.md");
     let sections = sections(&page);
     for code in FindingCode::ALL {
