@@ -3,8 +3,7 @@
 //!
 //! The release binary makes one-shot runs against a real sandbox, each run a process of its own, as a
 //! CronJob would. A run's CPU time and peak memory are what the kernel accounts to that process when it has
-//! ended; they are read by a small process between this one and the prober, because the kernel keeps only
-//! the sum of all children's times and the largest of their peaks.
+//! ended.
 //!
 //! `cargo xtask bench --bench run_cost` starts it with everything that it needs. It fails when a run fails,
 //! never because a figure is large: how fast a machine is, is no property of the program.
@@ -13,40 +12,24 @@
 #![expect(clippy::print_stdout, reason = "a bench's output is its report")]
 
 use std::error::Error;
-use std::ffi::OsString;
-use std::fs::Permissions;
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use clap::Parser;
-use nix::sys::resource::{UsageWho, getrusage};
-use serde::{Deserialize, Serialize};
+use measured::{Cost, nanos_ms};
+use sandbox::Sandbox;
 use support::Spread;
 use throughline::record::{RunRecord, Verdict};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
-use tokio::time::timeout;
 
+#[path = "support/measured.rs"]
+mod measured;
+#[path = "support/sandbox.rs"]
+mod sandbox;
 mod support;
 
 /// The probe of the sandbox's own config that is run.
 const PROBE: &str = "org-bootstrap-events";
-
-/// First argument of the process between this one and the prober.
-const MEASURE: &str = "--measure";
-
-/// Names the sandbox's binary; `cargo xtask bench` sets it.
-const SANDBOX: &str = "THROUGHLINE_SANDBOX_BIN";
-
-/// From start to ready a sandbox takes a few seconds on an idle machine.
-const READY_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// PostgreSQL's fast shutdown is the longest of it.
-const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Far behind the probe's own deadline of 30 s.
 const RUN_TIMEOUT: Duration = Duration::from_secs(120);
@@ -73,66 +56,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    let done = if arguments.next().is_some_and(|first| first == MEASURE) {
-        measure(arguments.collect())
-    } else {
-        bench(&Args::parse())
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "run_cost: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// What the kernel and the clock say of one run.
-#[derive(Debug, Serialize, Deserialize)]
-struct Cost {
-    /// Before the process was made, by the wall clock that the record's `started_at` is of, too.
-    spawned_at: DateTime<Utc>,
-    /// From there until it had ended.
-    wall_ns: u64,
-    cpu_us: i64,
-    /// Peak resident memory. Not less than that of the measuring process: until it becomes the prober, the
-    /// child is a copy of it.
-    peak_kib: i64,
-    /// Peak of the measuring process itself.
-    floor_kib: i64,
-    code: Option<i32>,
-    /// What the prober said: a record, or why there is none.
-    output: String,
-    errors: String,
-}
-
-/// The process in between: makes one run and writes what it cost.
-fn measure(command: Vec<OsString>) -> Result<(), Box<dyn Error>> {
-    let mut command = command.into_iter();
-    let program = command.next().ok_or("nothing to measure")?;
-    let floor_kib = getrusage(UsageWho::RUSAGE_SELF)?.max_rss();
-    let spawned_at = Utc::now();
-    let started = Instant::now();
-    let output = std::process::Command::new(program)
-        .args(command)
-        .stdin(Stdio::null())
-        .output()?;
-    let wall_ns = u64::try_from(started.elapsed().as_nanos())?;
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    let micros = |time: nix::sys::time::TimeVal| time.tv_sec() * 1_000_000 + time.tv_usec();
-    let cost = Cost {
-        spawned_at,
-        wall_ns,
-        cpu_us: micros(usage.user_time()) + micros(usage.system_time()),
-        peak_kib: usage.max_rss(),
-        floor_kib,
-        code: output.status.code(),
-        output: String::from_utf8(output.stdout)?,
-        errors: String::from_utf8_lossy(&output.stderr).into_owned(),
-    };
-    serde_json::to_writer(std::io::stdout().lock(), &cost)?;
-    Ok(())
+    measured::main("run_cost", || bench(&Args::parse()))
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -184,23 +108,11 @@ struct Run {
 
 impl Run {
     async fn make(config: &Path) -> Result<Self, Box<dyn Error>> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command
-            .arg(MEASURE)
-            .arg(env!("CARGO_BIN_EXE_throughline"))
-            .args(["run", "--quiet", "--output", "json", "--probe", PROBE, "--config"])
-            .arg(config)
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .kill_on_drop(true);
-        let output = timeout(RUN_TIMEOUT, command.output()).await??;
-        if !output.status.success() {
-            return Err(format!("the run could not be measured ({})", output.status).into());
-        }
-        let cost: Cost = serde_json::from_slice(&output.stdout)?;
-        if cost.peak_kib <= cost.floor_kib {
-            return Err("the prober needs less memory than the process that measures it".into());
-        }
+        let mut args: Vec<_> = ["run", "--quiet", "--output", "json", "--probe", PROBE, "--config"]
+            .map(Into::into)
+            .to_vec();
+        args.push(config.into());
+        let cost = Cost::of(env!("CARGO_BIN_EXE_throughline"), args, RUN_TIMEOUT).await?;
         let record: RunRecord = serde_json::from_str(&cost.output).map_err(|error| {
             format!(
                 "the prober (exit code {:?}) gave no record ({error}): {}",
@@ -235,8 +147,7 @@ impl Run {
         Some(Self {
             verdict: record.verdict,
             cpu_ms: nanos_ms(cost.cpu_us * 1_000),
-            #[expect(clippy::cast_precision_loss, reason = "a process of 9 PB would lose a byte")]
-            peak_mb: (cost.peak_kib * 1024) as f64 / 1e6,
+            peak_mb: cost.peak_mb(),
             wall_ms,
             start_up_ms,
             connect_ms: length("connect")?,
@@ -253,11 +164,6 @@ impl Run {
     fn beyond_ms(&self) -> f64 {
         self.wall_ms - self.chain_ms
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "for reading, three digits")]
-fn nanos_ms(nanos: i64) -> f64 {
-    nanos as f64 / 1e6
 }
 
 fn report(runs: &[Run], args: &Args) -> Result<(), Box<dyn Error>> {
@@ -311,64 +217,4 @@ fn report(runs: &[Run], args: &Args) -> Result<(), Box<dyn Error>> {
     target("CPU time", "ms", CPU_MS_MAX, &|run| run.cpu_ms);
     target("peak memory", "MB", PEAK_MB_MAX, &|run| run.peak_mb);
     Ok(())
-}
-
-/// A running sandbox. Dropped, it is killed, and its servers are tied to it and end too.
-struct Sandbox {
-    process: Child,
-    config: PathBuf,
-    _state: tempfile::TempDir,
-}
-
-impl Sandbox {
-    async fn start() -> Result<Self, Box<dyn Error>> {
-        let program = std::env::var_os(SANDBOX).ok_or_else(|| {
-            format!("{SANDBOX} names no sandbox; `cargo xtask bench --bench run_cost` sets it")
-        })?;
-        // PostgreSQL runs as somebody else when we are root, and has its data in here.
-        let state = tempfile::Builder::new()
-            .prefix("throughline-bench-")
-            .permissions(Permissions::from_mode(0o711))
-            .tempdir()?;
-        let mut process = Command::new(program)
-            .arg("up")
-            .arg("--state-dir")
-            .arg(state.path())
-            .args(["--until-stdin-closes", "--keep"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .kill_on_drop(true)
-            .spawn()?;
-        let stdout = process.stdout.take().ok_or("the sandbox has no stdout")?;
-        let mut lines = BufReader::new(stdout).lines();
-        let ready = async {
-            while let Some(line) = lines.next_line().await? {
-                if let Some(config) = line.strip_prefix("ready ") {
-                    return Ok(PathBuf::from(config));
-                }
-            }
-            Err::<_, Box<dyn Error>>("the sandbox ended before it was ready: it says why above".into())
-        };
-        let config = timeout(READY_TIMEOUT, ready)
-            .await
-            .map_err(|_| "the sandbox was not ready in time: its last line above names the part")??;
-        Ok(Self {
-            process,
-            config,
-            _state: state,
-        })
-    }
-
-    async fn stop(mut self) -> Result<(), Box<dyn Error>> {
-        drop(self.process.stdin.take());
-        let status = timeout(STOP_TIMEOUT, self.process.wait())
-            .await
-            .map_err(|_| "the sandbox did not stop in time and was killed")??;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(format!("the sandbox did not stop well ({status})").into())
-        }
-    }
 }

@@ -232,8 +232,8 @@ fn a_matrix_past_its_limits_is_refused_with_the_rule_that_goes_past_them() {
     );
 
     let one = "  - {is: {others: visible}}\n";
-    let errors = refused(&with_tables(201, &["service_role"], one));
-    assert!(errors.to_string().contains("more than 200 rows"), "{errors}");
+    let errors = refused(&with_tables(1_001, &["service_role"], one));
+    assert!(errors.to_string().contains("more than 1000 rows"), "{errors}");
     let many: Vec<_> = (0..33).map(|number| format!("i{number}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let errors = refused(&with_tables(1, &many, one));

@@ -603,6 +603,30 @@ relation(oid) as (
     union
     select r.target from relation t join reads r on r.source = t.oid
 ),
+-- What each policy calls and reads. For all of them at once: looked up one by one, a database of many policies
+-- takes seconds.
+known as materialized (
+    select node.policy,
+        json_agg(json_build_object(
+            'schema', fn.nspname,
+            'name', f.proname,
+            'arguments', pg_get_function_identity_arguments(f.oid),
+            'volatility', f.provolatile::text,
+            'security_definer', f.prosecdef,
+            'names_table', f.oid >= 16384 and coalesce(f.prosrc, '')
+                ~ ('\m' || regexp_replace(c.relname, '(\W)', '\\\1', 'g') || '\M')
+        ) order by fn.nspname, f.proname) filter (where f.oid is not null) as calls,
+        json_agg(json_build_object('schema', tn.nspname, 'name', t.relname)
+                 order by tn.nspname, t.relname) filter (where t.oid is not null) as reads
+    from (select distinct policy, guarded, kind = 'relid' as is_relation, oid from node
+          where guarded in (select oid from relation)) node
+    join pg_class c on c.oid = node.guarded
+    left join (pg_proc f join pg_namespace fn on fn.oid = f.pronamespace)
+        on f.oid = node.oid and not node.is_relation
+    left join (pg_class t join pg_namespace tn on tn.oid = t.relnamespace)
+        on t.oid = node.oid and node.is_relation
+    group by node.policy
+),
 published as materialized (
     select schemaname, tablename, json_agg(pubname order by pubname) as names
     from pg_publication_tables group by 1, 2
@@ -654,22 +678,10 @@ select
             'using', pg_get_expr(p.polqual, p.polrelid),
             'with_check', pg_get_expr(p.polwithcheck, p.polrelid),
             'sub_selects', concat(p.polqual::text, p.polwithcheck::text) ~ '\{SUBLINK',
-            'calls', (select coalesce(json_agg(json_build_object(
-                'schema', fn.nspname,
-                'name', f.proname,
-                'arguments', pg_get_function_identity_arguments(f.oid),
-                'volatility', f.provolatile::text,
-                'security_definer', f.prosecdef,
-                'names_table', f.oid >= 16384 and coalesce(f.prosrc, '')
-                    ~ ('\m' || regexp_replace(c.relname, '(\W)', '\\\1', 'g') || '\M')
-             ) order by fn.nspname, f.proname), '[]')
-             from pg_proc f join pg_namespace fn on fn.oid = f.pronamespace
-             where f.oid in (select oid from node where node.policy = p.oid and kind <> 'relid')),
-            'reads', (select coalesce(json_agg(json_build_object('schema', tn.nspname, 'name', t.relname)
-                                               order by tn.nspname, t.relname), '[]')
-             from pg_class t join pg_namespace tn on tn.oid = t.relnamespace
-             where t.oid in (select oid from node where node.policy = p.oid and kind = 'relid'))
-         ) order by p.polname), '[]') from pg_policy p where p.polrelid = c.oid),
+            'calls', coalesce(k.calls, '[]'),
+            'reads', coalesce(k.reads, '[]')
+         ) order by p.polname), '[]')
+         from pg_policy p left join known k on k.policy = p.oid where p.polrelid = c.oid),
         'grants', (select coalesce(json_agg(json_build_object(
             'role', r.rolname,
             'schema_usage', has_schema_privilege(r.oid, n.oid, 'usage'),

@@ -32,7 +32,7 @@ const CELLS_MAX: usize = 20_000;
 /// Cells that the rules make, counting those that a later rule replaces: it bounds the work of loading.
 const MADE_MAX: usize = 20 * CELLS_MAX;
 /// Rows, and functions.
-const SUBJECTS_MAX: usize = 200;
+const SUBJECTS_MAX: usize = 1_000;
 /// Columns of the matrix. Each is a socket of its own at the Realtime server.
 const IDENTITIES_MAX: usize = 32;
 /// In a rule, the identities that it does not name.

@@ -18,8 +18,8 @@ use crate::record::{ClockRecord, Fact, Observation, Source};
 /// it was right at some moment of the two seconds that begin with it.
 const DATE_RESOLUTION_NS: i64 = 2_000_000_000;
 
-/// A run keeps at most this many observations; a chain has tens. What is beyond is counted, and the run
-/// says so.
+/// A run keeps at most this many observations besides those that it was made to expect; a chain has tens. What
+/// is beyond is counted, and the run says so.
 const OBSERVATIONS_MAX: usize = 10_000;
 
 /// The evidence of one run.
@@ -27,6 +27,7 @@ const OBSERVATIONS_MAX: usize = 10_000;
 pub struct Recorder {
     /// The run's time line.
     pub time: Timebase,
+    observations_max: usize,
     inner: Mutex<Inner>,
     changed: Notify,
 }
@@ -43,8 +44,15 @@ impl Recorder {
     /// An empty one.
     #[must_use]
     pub fn new(time: Timebase) -> Self {
+        Self::expecting(0, time)
+    }
+
+    /// An empty one for a run that has so many questions, each of which gets an observation.
+    #[must_use]
+    pub fn expecting(questions: usize, time: Timebase) -> Self {
         Self {
             time,
+            observations_max: OBSERVATIONS_MAX + questions,
             inner: Mutex::default(),
             changed: Notify::new(),
         }
@@ -86,7 +94,7 @@ impl Recorder {
     ) -> u32 {
         let mut inner = self.lock();
         let seq = u32::try_from(inner.observations.len()).unwrap_or(u32::MAX);
-        if inner.observations.len() >= OBSERVATIONS_MAX {
+        if inner.observations.len() >= self.observations_max {
             inner.dropped += 1;
             return seq;
         }

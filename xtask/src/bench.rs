@@ -19,7 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(90 * 60);
 
 pub(crate) fn run(environment: &Environment, interrupt: &Interrupt, args: &BenchArgs) -> Result<ExitCode> {
     let workspace = cargo::workspace(environment);
-    let parts = setup::parts(environment, interrupt, For::Sandbox)?;
+    let parts = setup::parts(environment, interrupt, For::Benches)?;
     // The sandbox is what the prober is measured against, not what is measured: the one of the demo will do.
     progress::stage("the sandbox");
     let binaries = binaries::build(environment, interrupt, &workspace, Selection::Programs)?;

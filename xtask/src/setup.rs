@@ -17,6 +17,7 @@ use crate::progress;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum For {
     Sandbox,
+    Benches,
     Tests,
 }
 
@@ -50,10 +51,12 @@ pub(crate) fn parts(environment: &Environment, interrupt: &Interrupt, whom: For)
     };
     progress::stage(match whom {
         For::Sandbox => "the real parts",
+        For::Benches => "the real parts, and what the benches need",
         For::Tests => "the real parts, and what the tests need",
     });
     match whom {
         For::Sandbox => parts::for_sandbox(&context),
+        For::Benches => parts::for_benches(&context),
         For::Tests => parts::for_tests(&context),
     }
 }

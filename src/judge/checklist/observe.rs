@@ -1,5 +1,7 @@
 //! The checklist beside what a run saw: whether they agree, and what is left to predict.
 
+use std::collections::HashMap;
+
 use super::check;
 use crate::finding::{Certainty, Evidence, Finding, FindingCode};
 use crate::matrix::model::{AccessPath, Expected, Operation};
@@ -12,17 +14,35 @@ const NAMED_MAX: usize = 3;
 /// expect its symptom in some cell that could show it; one that is in order lets one expect it in none. Where no
 /// such cell was decided, nothing was observed.
 pub fn observe(checks: &mut [CheckRecord], cells: &[CellRecord], identities: &[IdentityRecord]) {
+    // Checks and cells both grow with the tables: each check looks only at the cells of its own object.
+    let mut of_objects: HashMap<&str, Vec<&CellRecord>> = HashMap::new();
+    for cell in cells {
+        of_objects.entry(&cell.object).or_default().push(cell);
+    }
+    let all: Vec<&CellRecord> = cells.iter().collect();
     for record in checks {
+        let about = match record.check.as_str() {
+            check::ROLE => &all[..],
+            _ => of_objects.get(object_of(record)).map_or(&[][..], Vec::as_slice),
+        };
         record.observed = record
             .good
-            .and_then(|good| observed(record, good, cells, identities));
+            .and_then(|good| observed(record, good, about, identities));
+    }
+}
+
+/// The object of a check as cells name it: they do not say which overload of a function answered.
+fn object_of(record: &CheckRecord) -> &str {
+    match record.check.as_str() {
+        check::DEFINER => record.object.split('(').next().unwrap_or_default(),
+        _ => &record.object,
     }
 }
 
 fn observed(
     record: &CheckRecord,
     good: bool,
-    cells: &[CellRecord],
+    cells: &[&CellRecord],
     identities: &[IdentityRecord],
 ) -> Option<CheckObserved> {
     let role_of = |cell: &CellRecord| {
@@ -33,6 +53,7 @@ fn observed(
     };
     let telling: Vec<&CellRecord> = cells
         .iter()
+        .copied()
         .filter(|cell| {
             cell.outcome != CellOutcome::Undecidable
                 && !matches!(cell.seen, Seen::Unknown { .. })
@@ -65,7 +86,7 @@ fn observed(
 
 /// Whether a cell would show the symptom if there were one.
 fn could_show(record: &CheckRecord, cell: &CellRecord, role: Option<&str>) -> bool {
-    let about_object = cell.object == record.object;
+    let about_object = cell.object == object_of(record);
     let about_role = record.role.as_deref() == role;
     let positive = cell.expected.is_positive();
     let heard = cell.path == AccessPath::Realtime;
@@ -83,11 +104,9 @@ fn could_show(record: &CheckRecord, cell: &CellRecord, role: Option<&str>) -> bo
                 && matches!(cell.operation, Operation::Update | Operation::Delete)
         }
         check::POLICY_FUNCTION => about_object && (record.role.is_none() || about_role) && !told_of_deletion,
-        // Cells do not say which overload answered, and nothing shows a search_path that nobody abuses.
+        // Nothing shows a search_path that nobody abuses.
         check::DEFINER => {
-            record.role.is_some()
-                && record.object.split('(').next() == Some(cell.object.as_str())
-                && matches!(cell.expected, Expected::Denied { .. })
+            record.role.is_some() && about_object && matches!(cell.expected, Expected::Denied { .. })
         }
         check::ROLE => about_role && cell.expected == Expected::Hidden && !told_of_deletion,
         _ => false,

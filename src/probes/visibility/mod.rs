@@ -49,7 +49,7 @@ const CLOCK_SAMPLES: usize = 3;
 
 /// Makes a run of a matrix. It always ends, by the probe's deadline, and always gives a record.
 pub(super) async fn look(matrix: &Matrix, run: Run<'_>) -> RunRecord {
-    let recorder = Arc::new(Recorder::new(Timebase::start()));
+    let recorder = Arc::new(Recorder::expecting(matrix.cells.len(), Timebase::start()));
     let names = Names::invent(run.target, &[], &recorder.time);
     let mut looker = Looker {
         matrix,
@@ -445,9 +445,12 @@ impl Looker<'_> {
             self.matrix.cells.get(cell).is_some_and(|cell| {
                 matches!(cell.subject, Subject::Function(_)) && cell.expected.is_positive()
             });
-        let result = match self.why_empty() {
-            Some(why) if function && result == Seen::Nothing => Seen::Unknown { why },
-            _ => result,
+        let result = match result {
+            Seen::Nothing if function => match self.why_empty() {
+                Some(why) => Seen::Unknown { why },
+                None => Seen::Nothing,
+            },
+            result => result,
         };
         if let Ok(cell) = u32::try_from(cell) {
             self.recorder.ours(source, at, Fact::Cell { cell, result });

@@ -1,5 +1,6 @@
 //! The rows of the run: made, changed, removed, and never anybody else's.
 
+use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
 use futures_util::StreamExt as _;
@@ -288,13 +289,19 @@ impl Looker<'_> {
 
     /// The rows that are there and have cells of a path and an operation.
     pub(super) fn rows_with(&self, path: AccessPath, operation: Operation) -> Vec<usize> {
-        (0..self.matrix.rows.len())
-            .filter(|row| self.states[*row].why_absent().is_none())
-            .filter(|row| {
-                self.matrix.cells.iter().any(|cell| {
-                    cell.subject == Subject::Row(*row) && cell.path == path && cell.operation == operation
-                })
+        let asked: BTreeSet<usize> = self
+            .matrix
+            .cells
+            .iter()
+            .filter(|cell| cell.path == path && cell.operation == operation)
+            .filter_map(|cell| match cell.subject {
+                Subject::Row(row) => Some(row),
+                Subject::Function(_) => None,
             })
+            .collect();
+        asked
+            .into_iter()
+            .filter(|row| self.states[*row].why_absent().is_none())
             .collect()
     }
 

@@ -1,4 +1,5 @@
-//! The official JavaScript client, which the tests set on our Realtime server, from the lock file beside them.
+//! The official JavaScript client, which the tests set on our Realtime server and a bench beside the prober, from
+//! the tests' lock file.
 
 use std::path::Path;
 
@@ -21,7 +22,7 @@ pub(crate) fn obtain(context: &Context<'_>) -> Result<Found> {
             .with_context(|| format!("could not read {}: the checkout is not whole", file.display()))
     };
     let (manifest, lock) = (read("package.json")?, read(LOCK)?);
-    let why = format!("it runs the tests with {PACKAGE} against our Realtime server");
+    let why = format!("it runs {PACKAGE} for the tests and for a bench");
     let node = npm::node(context, &why)?;
     let node_version = first_number(&version_line(context, &node, &["--version"])?)?.to_owned();
     let slot = context

@@ -116,9 +116,12 @@ const SANDBOX: &[(&str, Obtain)] = &[
     (temporal::NAME, temporal::obtain),
 ];
 
+/// What the tests and the benches need besides.
+const CLIENT: (&str, Obtain) = (js_client::NAME, js_client::obtain);
+
 /// What only the tests need besides.
 const TESTS: &[(&str, Obtain)] = &[
-    (js_client::NAME, js_client::obtain),
+    CLIENT,
     (monitoring::PROMTOOL.name, |context| {
         monitoring::PROMTOOL.obtain(context)
     }),
@@ -145,6 +148,12 @@ const TESTS: &[(&str, Obtain)] = &[
 /// everything to do at once.
 pub(crate) fn for_sandbox(context: &Context<'_>) -> Result<Parts> {
     obtain_all(context, SANDBOX)
+}
+
+/// The same, and the client that a bench holds the prober against.
+pub(crate) fn for_benches(context: &Context<'_>) -> Result<Parts> {
+    let wanted: Vec<_> = SANDBOX.iter().copied().chain([CLIENT]).collect();
+    obtain_all(context, &wanted)
 }
 
 /// The same, and what the tests need besides. A missing cargo-nextest is no error: `cargo test` will do.
