@@ -17,6 +17,7 @@ pub mod matrix;
 pub mod metrics;
 pub mod probes;
 pub mod record;
+pub mod render;
 pub mod report;
 pub mod testdata;
 pub mod trace;

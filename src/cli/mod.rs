@@ -74,6 +74,8 @@ pub enum Render {
         #[arg(value_enum, default_value_t = render::Format::Config)]
         of: render::Format,
     },
+    /// Alert rules for Prometheus with all that belongs to them, from the config.
+    Alerts(render::AlertsArgs),
 }
 
 fn secrets(skip: bool) -> SecretMode {
@@ -116,6 +118,7 @@ pub async fn dispatch(cli: Cli) -> Exit {
             say(&render::schema(of));
             Exit::Pass
         }
+        Command::Render(Render::Alerts(args)) => render::alerts(&args),
     }
 }
 

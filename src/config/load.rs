@@ -1,5 +1,7 @@
 //! From a config file to a [`Config`], or to everything that is wrong with it.
 
+mod alerts;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -163,12 +165,13 @@ impl Check<'_> {
             .map(|(name, target)| (name.value.clone(), self.target(name, target)))
             .collect();
         let mut chains = BTreeMap::new();
-        let probes = raw
+        let probes: Vec<Probe> = raw
             .probes
             .0
             .iter()
             .filter_map(|(name, probe)| self.probe(name, probe, &targets, &mut chains))
             .collect();
+        let alerts = self.alerts(raw.alerts.as_ref(), &probes);
         Config {
             path: self.document.label.clone(),
             targets,
@@ -178,6 +181,7 @@ impl Check<'_> {
                 .as_ref()
                 .map(|export| self.export(export))
                 .unwrap_or_default(),
+            alerts,
         }
     }
 
