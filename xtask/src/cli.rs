@@ -30,6 +30,8 @@ pub(crate) enum Verb {
     Check(CheckArgs),
     /// Run the benches of the prober
     Bench(BenchArgs),
+    /// Change the alert rules in one place at a time and see that a test notices each change
+    Mutate(MutateArgs),
 }
 
 #[derive(Debug, Args)]
@@ -100,6 +102,16 @@ pub(crate) struct BenchArgs {
     /// Handed to `cargo bench` as they are
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     pub(crate) runner: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MutateArgs {
+    /// Only changes whose name holds this, such as an alert's name
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Option<String>,
+    /// Give up after so many minutes
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) minutes: u64,
 }
 
 #[cfg(test)]

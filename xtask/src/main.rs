@@ -13,6 +13,7 @@ mod cli;
 mod demo;
 mod environment;
 mod interrupt;
+mod mutate;
 mod parts;
 mod process;
 mod progress;
@@ -45,6 +46,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Test(args) => test::run(&environment, &interrupt, &args),
         Verb::Check(args) => check::run(&environment, &interrupt, &args),
         Verb::Bench(args) => bench::run(&environment, &interrupt, &args),
+        Verb::Mutate(args) => mutate::run(&environment, &interrupt, &args),
     }
 }
 

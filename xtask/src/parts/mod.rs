@@ -142,6 +142,16 @@ pub(crate) fn for_tests(context: &Context<'_>) -> Result<Parts> {
     Ok(parts)
 }
 
+/// Finds or installs promtool alone.
+///
+/// # Errors
+/// It is missing and cannot be installed.
+pub(crate) fn promtool(context: &Context<'_>) -> Result<PathBuf> {
+    let parts = obtain_all(context, &[(promtool::NAME, promtool::obtain)])?;
+    let found = parts.found.into_iter().next();
+    found.map(|part| part.path).context("promtool was not looked for")
+}
+
 fn obtain_all(context: &Context<'_>, wanted: &[(&str, Obtain)]) -> Result<Parts> {
     let mut parts = Parts::default();
     let mut missing = Vec::new();
