@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::chain::model::{Budget, Chain, Hop, HttpEndpoint, Producer, Witness, WorkflowStep};
-use crate::config::model::{Config, Identity, Probe, Target, Work};
+use crate::config::model::{Alerts, Config, Identity, PageAfter, Probe, Target, Work};
 use crate::config::scalar::duration_text;
 use crate::config::schema::scalar;
 use crate::config::{ConfigErrors, Env, Loaded, SecretMode, load_with};
@@ -33,6 +33,7 @@ pub fn describe(loaded: &Loaded) -> String {
         describe_probe(&mut out, probe);
     }
     describe_export(&mut out, loaded);
+    describe_alerts(&mut out, &config.alerts);
     for chain in chains_of(config) {
         out.line(0, "");
         describe_chain(&mut out, chain);
@@ -179,6 +180,36 @@ fn describe_export(out: &mut Lines, loaded: &Loaded) {
     }
     if let Some(file) = &export.metrics_file {
         out.entry(1, "metrics_file", &file.display().to_string());
+    }
+}
+
+/// What alert rules are made from, for each probe; nothing where no interval is known, since there are no rules then.
+fn describe_alerts(out: &mut Lines, alerts: &Alerts) {
+    if alerts.probes.values().all(|probe| probe.interval.is_none()) {
+        return;
+    }
+    out.line(0, "alerts:");
+    out.line(1, &format!("window: {}d", alerts.window_days));
+    out.entry(1, "runbook_url", &alerts.runbook_url);
+    if let Some(url) = &alerts.run_url {
+        out.entry(1, "run_url", url);
+    }
+    out.line(1, "probes:");
+    for (name, probe) in &alerts.probes {
+        out.line(2, &format!("{name}:"));
+        if let Some(interval) = probe.interval {
+            out.entry(3, "interval", &duration_text(interval));
+        }
+        out.line(3, &format!("objective: {}", probe.objective.percent()));
+        if let Some(PageAfter { failures, runs }) = probe.page_after {
+            out.line(3, &format!("page_after: {{failures: {failures}, runs: {runs}}}"));
+        }
+        if !probe.labels.is_empty() {
+            out.line(3, "labels:");
+        }
+        for (label, value) in &probe.labels {
+            out.entry(4, label, value);
+        }
     }
 }
 

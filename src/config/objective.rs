@@ -32,7 +32,10 @@ impl Objective {
         let shown = format!("`{percent}` is no objective");
         let exact = percent * 1_000.0;
         if !(50.0..=100.0).contains(&percent) {
-            return Err((shown, "write percent, at least 50 and less than 100: `99`".to_owned()));
+            return Err((
+                shown,
+                "write percent, at least 50 and less than 100: `99`".to_owned(),
+            ));
         }
         if (exact - exact.round()).abs() > 1e-6 {
             return Err((shown, "write at most three decimals: `99.5`".to_owned()));
@@ -86,7 +89,8 @@ impl Objective {
             trimmed(format!("{:.3}", allowed * FAST_BURN_PERCENT as f64 / 100.0)),
         );
         let tenth_of_percent = WHOLE / 1_000;
-        let highest = WHOLE.saturating_sub(needed.div_ceil(runs.max(1))) / tenth_of_percent * tenth_of_percent;
+        let highest =
+            WHOLE.saturating_sub(needed.div_ceil(runs.max(1))) / tenth_of_percent * tenth_of_percent;
         let millis = window_days * DAY_SECONDS * 1_000 * unmet / needed;
         let often = Duration::from_secs((millis / 1_000).max(1));
         let instead = if highest >= WHOLE / 2 {
@@ -104,7 +108,11 @@ impl Objective {
     /// In percent: `99.5`.
     #[must_use]
     pub fn percent(self) -> String {
-        trimmed(format!("{}.{:03}", self.thousandths / 1_000, self.thousandths % 1_000))
+        trimmed(format!(
+            "{}.{:03}",
+            self.thousandths / 1_000,
+            self.thousandths % 1_000
+        ))
     }
 }
 
@@ -152,7 +160,16 @@ mod tests {
 
     #[test]
     fn what_is_no_percentage_is_refused() {
-        for wrong in [0.99, 49.9, 100.0, 100.1, -99.0, f64::NAN, f64::INFINITY, 99.123_456] {
+        for wrong in [
+            0.99,
+            49.9,
+            100.0,
+            100.1,
+            -99.0,
+            f64::NAN,
+            f64::INFINITY,
+            99.123_456,
+        ] {
             assert!(Objective::read(wrong).is_err(), "{wrong} is accepted");
         }
     }

@@ -326,7 +326,18 @@ mod tests {
     #[test]
     fn a_window_is_a_number_of_days() {
         assert_eq!(days("30d"), Ok(30));
-        for text in ["", "d", "30", "27d", "91d", "-30d", "+30d", "1.5d", "30 d", "99999999999999999999d"] {
+        for text in [
+            "",
+            "d",
+            "30",
+            "27d",
+            "91d",
+            "-30d",
+            "+30d",
+            "1.5d",
+            "30 d",
+            "99999999999999999999d",
+        ] {
             assert!(days(text).is_err(), "{text} is accepted");
         }
     }

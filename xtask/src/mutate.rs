@@ -27,7 +27,7 @@ use mutants::Mutant;
 const RULES: &str = "throughline.rules.yaml";
 const EQUIVALENT: &str = "equivalent-mutants.txt";
 /// One file of tests on one mutant. A rule that is mutated into one that never ends is caught, too.
-const DEADLINE: Duration = Duration::from_secs(300);
+const DEADLINE: Duration = Duration::from_secs(900);
 
 /// Tries every mutant, or those that are asked for.
 pub(crate) fn run(environment: &Environment, interrupt: &Interrupt, args: &MutateArgs) -> Result<ExitCode> {
@@ -65,7 +65,10 @@ pub(crate) fn run(environment: &Environment, interrupt: &Interrupt, args: &Mutat
     progress::stage(&format!("{} mutants", chosen.len()));
     let start = Instant::now();
     let survivors = bench.survivors(&chosen)?;
-    let unexpected: Vec<&&str> = survivors.iter().filter(|name| !equivalent.contains_key(**name)).collect();
+    let unexpected: Vec<&&str> = survivors
+        .iter()
+        .filter(|name| !equivalent.contains_key(**name))
+        .collect();
     let stale: Vec<&str> = chosen
         .iter()
         .map(|mutant| mutant.name.as_str())
@@ -153,7 +156,8 @@ impl Bench<'_> {
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null());
-            let ended = Running::start(command, "promtool", Group::Own)?.wait(DEADLINE, self.interrupt, |_| {});
+            let ended =
+                Running::start(command, "promtool", Group::Own)?.wait(DEADLINE, self.interrupt, |_| {});
             self.interrupt.check()?;
             if !ended.is_ok_and(|output| output.status.success()) {
                 return Ok(Some(test.clone()));
@@ -186,7 +190,10 @@ fn tests(folder: &Path) -> Result<Vec<String>> {
 fn equivalent(text: &str) -> Result<BTreeMap<String, String>> {
     let mut listed: BTreeMap<String, String> = BTreeMap::new();
     let mut open: Vec<String> = Vec::new();
-    for line in text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
+    for line in text
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.trim().is_empty())
+    {
         if let Some(reason) = line.strip_prefix("    ") {
             if open.is_empty() {
                 bail!("{EQUIVALENT}: a reason without a mutant: {reason}");

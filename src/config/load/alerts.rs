@@ -64,7 +64,9 @@ impl Check<'_> {
             .iter()
             .map(|probe| {
                 let settings = settle(&common, own.get(probe.name.as_str()));
-                if let (Some(interval), Some((_, mark))) = (settings.interval, written(&common, own.get(probe.name.as_str()))) {
+                if let (Some(interval), Some((_, mark))) =
+                    (settings.interval, written(&common, own.get(probe.name.as_str())))
+                {
                     self.refused(mark, settings.objective.bearable(interval, window_days));
                 }
                 (probe.name.clone(), settings)
@@ -100,7 +102,12 @@ impl Check<'_> {
         if interval < INTERVAL_MIN {
             let least = duration_text(INTERVAL_MIN);
             let what = format!("alerts cannot follow a run every {}", duration_text(interval));
-            self.report(raw.mark, Kind::BadValue, what, format!("write at least `{least}`"));
+            self.report(
+                raw.mark,
+                Kind::BadValue,
+                what,
+                format!("write at least `{least}`"),
+            );
             return None;
         }
         Some(interval)
@@ -116,14 +123,20 @@ impl Check<'_> {
         let raw = raw?;
         let RawPageAfter { failures, runs } = raw.value;
         let (what, instead) = if failures < 2 {
-            ("one failure would page, and one failure may be a flake", "write at least `failures: 2`")
+            (
+                "one failure would page, and one failure may be a flake",
+                "write at least `failures: 2`",
+            )
         } else if runs <= failures {
             (
                 "the page would end when the next run is late, because no run may be missing",
                 "write `runs` greater than `failures`: `{failures: 2, runs: 3}`",
             )
         } else if runs > 20 {
-            ("so many runs are an objective, not a page", "write at most `runs: 20`")
+            (
+                "so many runs are an objective, not a page",
+                "write at most `runs: 20`",
+            )
         } else {
             return Some(PageAfter { failures, runs });
         };
@@ -157,9 +170,9 @@ impl Check<'_> {
     }
 
     fn run_url(&mut self, raw: &Spanned<String>) -> String {
-        let tried = RUN_NAMES
-            .iter()
-            .fold(raw.value.clone(), |text, (name, sample)| text.replace(name, sample));
+        let tried = RUN_NAMES.iter().fold(raw.value.clone(), |text, (name, sample)| {
+            text.replace(name, sample)
+        });
         self.plain_url(raw, &tried);
         raw.value.clone()
     }
@@ -186,8 +199,11 @@ impl Check<'_> {
             names.join(", ")
         );
         let problem = super::Problem::new(Kind::BadValue, fault, instead).at(raw.mark);
-        self.problems
-            .push(if has_credentials { problem.hiding(raw.mark) } else { problem });
+        self.problems.push(if has_credentials {
+            problem.hiding(raw.mark)
+        } else {
+            problem
+        });
     }
 }
 

@@ -186,14 +186,25 @@ pub static ALERTS: &[Alert] = &[
 /// The rule file of a plan.
 pub(super) fn text(plan: &Plan) -> String {
     let mut out = Lines::default();
-    out.line(0, "# Prometheus rules, made by `throughline render alerts`: change the config, not this file.");
+    out.line(
+        0,
+        "# Prometheus rules, made by `throughline render alerts`: change the config, not this file.",
+    );
     out.line(0, "groups:");
-    out.line(1, "# What the config says should exist. From here an absence has labels.");
+    out.line(
+        1,
+        "# What the config says should exist. From here an absence has labels.",
+    );
     out.line(1, "- name: throughline.expectations");
     out.line(2, &format!("interval: {}", time(plan.evaluation())));
     out.line(2, "rules:");
     for (chain, hops) in &plan.hops {
-        record(&mut out, "throughline:hop_position", &positions(hops), &[("chain", chain)]);
+        record(
+            &mut out,
+            "throughline:hop_position",
+            &positions(hops),
+            &[("chain", chain)],
+        );
     }
     for pair in &plan.pairs {
         expectations(&mut out, plan, pair);
@@ -365,7 +376,11 @@ impl Rules<'_> {
                 "throughline:unjudged_run_timestamp_seconds",
                 bad("throughline:run_unjudged"),
             ),
-            ("", "throughline:late_run_timestamp_seconds", bad("throughline:run_late")),
+            (
+                "",
+                "throughline:late_run_timestamp_seconds",
+                bad("throughline:run_late"),
+            ),
             (
                 "Failed runs among those that `page_after` looks at.",
                 "throughline:failed_runs",
@@ -390,7 +405,12 @@ impl Rules<'_> {
 
     /// What share of time the chain was broken.
     fn burn(&self) -> Vec<Recorded> {
-        let ratio = |window: Duration| format!("1 - avg_over_time(throughline:run_success:fresh[{}])", time(window));
+        let ratio = |window: Duration| {
+            format!(
+                "1 - avg_over_time(throughline:run_success:fresh[{}])",
+                time(window)
+            )
+        };
         let chosen = |of: &dyn Fn(&Pair) -> Duration| {
             let windows: BTreeMap<Duration, Duration> = self
                 .plan
@@ -419,13 +439,21 @@ impl Rules<'_> {
                 "throughline:run_errors:ratio_fast_long",
                 chosen(&Pair::burn_long),
             ),
-            ("", "throughline:run_errors:ratio_fast_short", chosen(&Pair::burn_short)),
+            (
+                "",
+                "throughline:run_errors:ratio_fast_short",
+                chosen(&Pair::burn_short),
+            ),
             (
                 "",
                 "throughline:run_errors:ratio_3d",
                 ratio(Duration::from_secs(3 * 86_400)),
             ),
-            ("", "throughline:run_errors:ratio_6h", ratio(Duration::from_secs(6 * 3_600))),
+            (
+                "",
+                "throughline:run_errors:ratio_6h",
+                ratio(Duration::from_secs(6 * 3_600)),
+            ),
             ("", "throughline:failed_runs:fast_long", failures),
             (
                 "",
@@ -599,7 +627,8 @@ impl Rules<'_> {
             ("description", alert.description.to_owned()),
         ];
         let about_target = "{chain=%q,target=%q}";
-        if matches!(alert.tier, "hop" | "chain" | "slo" | "latency") || alert.name == "ThroughlineNotRunning" {
+        if matches!(alert.tier, "hop" | "chain" | "slo" | "latency") || alert.name == "ThroughlineNotRunning"
+        {
             annotations.push((
                 "last_good",
                 looked_up(
@@ -672,7 +701,10 @@ fn reason(alert: &Alert) -> Reason {
 
 /// An annotation that asks Prometheus.
 fn looked_up(query: &str, arguments: &str, found: &str, else_: &str) -> String {
-    format!("{{{{ with printf {} {arguments} | query }}}}{found}{{{{ else }}}}{else_}{{{{ end }}}}", quoted(query))
+    format!(
+        "{{{{ with printf {} {arguments} | query }}}}{found}{{{{ else }}}}{else_}{{{{ end }}}}",
+        quoted(query)
+    )
 }
 
 /// A run's URL, filled in by Prometheus.

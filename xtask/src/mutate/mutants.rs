@@ -37,7 +37,9 @@ pub(crate) fn of(rules: &str) -> Vec<Mutant> {
         let start = offset + (line.len() - bare.len());
         offset += line.len();
         let bare = bare.trim_end();
-        let rule = ["- record: ", "- alert: "].iter().find_map(|head| bare.strip_prefix(head));
+        let rule = ["- record: ", "- alert: "]
+            .iter()
+            .find_map(|head| bare.strip_prefix(head));
         if let Some(rule) = rule {
             found.rule = rule.to_owned();
             part = Part::Other;
@@ -48,7 +50,10 @@ pub(crate) fn of(rules: &str) -> Vec<Mutant> {
             }
         } else if bare.starts_with("labels:") || bare.starts_with("annotations:") || bare.starts_with('#') {
             part = Part::Other;
-        } else if let Some((key, time)) = bare.split_once(": ").filter(|(key, _)| ["for", "keep_firing_for"].contains(key)) {
+        } else if let Some((key, time)) = bare
+            .split_once(": ")
+            .filter(|(key, _)| ["for", "keep_firing_for"].contains(key))
+        {
             part = Part::Other;
             let at = start + key.len() + 2;
             found.time(key, at..at + time.len(), time);
@@ -79,7 +84,11 @@ impl Found<'_> {
         let name = format!("{}: `{was}` to `{}`", self.rule, with.trim());
         let count = self.seen.entry(name.clone()).or_default();
         *count += 1;
-        let name = if *count > 1 { format!("{name} ({count})") } else { name };
+        let name = if *count > 1 {
+            format!("{name} ({count})")
+        } else {
+            name
+        };
         self.mutants.push(Mutant {
             name,
             at,
@@ -97,14 +106,20 @@ impl Found<'_> {
     }
 
     fn expression(&mut self, start: usize, text: &str) {
-        if self.rule == "throughline:hop_position" || self.rule == "ThroughlineWatchdog" || self.rule.ends_with("owner_info") {
+        if self.rule == "throughline:hop_position"
+            || self.rule == "ThroughlineWatchdog"
+            || self.rule.ends_with("owner_info")
+        {
             return;
         }
         let tokens = tokens(text);
         for (index, (range, token)) in tokens.iter().enumerate() {
             let at = start + range.start..start + range.end;
             let after = tokens.get(index + 1).map(|(_, token)| *token);
-            let before = index.checked_sub(1).and_then(|index| tokens.get(index)).map(|(_, token)| *token);
+            let before = index
+                .checked_sub(1)
+                .and_then(|index| tokens.get(index))
+                .map(|(_, token)| *token);
             let others: &[&str] = match *token {
                 "==" => &["!="],
                 "!=" => &["="],
@@ -148,10 +163,18 @@ impl Found<'_> {
     /// A list of labels, each of them left out once.
     fn labels(&mut self, start: usize, tokens: &[(Range<usize>, &str)], first: usize) {
         let rest = tokens.get(first..).unwrap_or_default();
-        let Some(end) = rest.iter().position(|(_, token)| *token == ")") else { return };
+        let Some(end) = rest.iter().position(|(_, token)| *token == ")") else {
+            return;
+        };
         let list = rest.get(..end).unwrap_or_default();
-        let (Some((from, _)), Some((to, _))) = (list.first(), list.last()) else { return };
-        let labels: Vec<&str> = list.iter().map(|(_, token)| *token).filter(|token| *token != ",").collect();
+        let (Some((from, _)), Some((to, _))) = (list.first(), list.last()) else {
+            return;
+        };
+        let labels: Vec<&str> = list
+            .iter()
+            .map(|(_, token)| *token)
+            .filter(|token| *token != ",")
+            .collect();
         for left_out in &labels {
             let kept: Vec<&str> = labels.iter().copied().filter(|label| label != left_out).collect();
             self.add(start + from.start..start + to.end, &kept.join(", "));
@@ -162,13 +185,16 @@ impl Found<'_> {
 /// A duration, longer and shorter.
 fn times(time: &str) -> Vec<String> {
     let digits = time.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
-    let (Ok(count), unit) = (digits.parse::<u64>(), &time[digits.len()..]) else { return Vec::new() };
-    let seconds = count * match unit {
-        "d" => 86_400,
-        "h" => 3_600,
-        "m" => 60,
-        _ => 1,
+    let (Ok(count), unit) = (digits.parse::<u64>(), &time[digits.len()..]) else {
+        return Vec::new();
     };
+    let seconds = count
+        * match unit {
+            "d" => 86_400,
+            "h" => 3_600,
+            "m" => 60,
+            _ => 1,
+        };
     vec![format!("{}s", seconds * 3), format!("{}s", (seconds / 3).max(1))]
 }
 
@@ -196,7 +222,10 @@ fn tokens(text: &str) -> Vec<(Range<usize>, &str)> {
             rest[1..].find('"').map_or(rest.len(), |end| end + 2)
         } else if word(first) {
             rest.find(|letter| !word(letter)).unwrap_or(rest.len())
-        } else if ["==", "!=", ">=", "<=", "=~"].iter().any(|operator| rest.starts_with(operator)) {
+        } else if ["==", "!=", ">=", "<=", "=~"]
+            .iter()
+            .any(|operator| rest.starts_with(operator))
+        {
             2
         } else {
             first.len_utf8()
@@ -263,7 +292,10 @@ groups:
     #[test]
     fn a_mutant_differs_from_the_rules_in_its_place_only() {
         let all = of(RULES);
-        let join = all.iter().find(|mutant| mutant.name.ends_with("to `target`")).unwrap();
+        let join = all
+            .iter()
+            .find(|mutant| mutant.name.ends_with("to `target`"))
+            .unwrap();
         let expected = RULES.replace("on (chain, target)", "on (target)");
         assert_eq!(join.applied(RULES), expected);
         for mutant in &all {

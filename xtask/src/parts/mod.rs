@@ -117,6 +117,7 @@ const SANDBOX: &[(&str, Obtain)] = &[
 const TESTS: &[(&str, Obtain)] = &[
     (js_client::NAME, js_client::obtain),
     (promtool::NAME, promtool::obtain),
+    (promtool::AMTOOL_NAME, promtool::obtain_amtool),
 ];
 
 /// Finds or installs what the sandbox is made of.
