@@ -77,7 +77,7 @@ fn promtool_accepts_the_rules_and_its_tests_pass() {
     // Each file takes seconds of one core, so they go side by side.
     std::thread::scope(|scope| {
         for test in &tests {
-            scope.spawn(|| run(tool("PROMTOOL", "promtool").args(["test", "rules"]).arg(test)));
+            scope.spawn(move || run(tool("PROMTOOL", "promtool").args(["test", "rules"]).arg(test)));
         }
     });
 }
