@@ -285,6 +285,9 @@ struct Rules<'a> {
     plan: &'a Plan,
 }
 
+/// What names a cell of a matrix.
+const CELL: &str = "chain, target, table, role, path, operation";
+
 /// A recording rule: why, name, expression.
 type Recorded = (&'static str, &'static str, String);
 
@@ -472,7 +475,12 @@ impl Rules<'_> {
                  throughline:newest_run_timestamp_seconds)"
             )
         };
-        let cells = "chain, target, table, role, path, operation";
+        let by_cell = |metric: &str| {
+            format!(
+                "max by ({CELL}) (last_over_time({metric}[{lookback}]) and ignoring (table, role, path, operation) \
+                 throughline:newest_run_timestamp_seconds)"
+            )
+        };
         vec![
             (
                 "The chain is broken now, and it is no flake.",
@@ -499,17 +507,19 @@ impl Rules<'_> {
                     .to_owned(),
             ),
             (
-                "Known for a day: a prober that stops does not end a leak.",
+                "The newest run's word, and while no run judges, what was last known of the last day: a prober that\n\
+                 stops, or that cannot look, does not end a leak.",
                 "throughline:leaking_cell",
-                format!("max by ({cells}) (last_over_time(throughline_rls_cell_leak[1d])) == 1"),
+                format!(
+                    "{} == 1\nor (\n  max by ({CELL}) (last_over_time(throughline_rls_cell_leak[1d])) == 1\n  \
+                     unless on (chain, target) throughline:run_success:fresh\n)",
+                    by_cell("throughline_rls_cell_leak")
+                ),
             ),
             (
                 "",
                 "throughline:denied_cell",
-                format!(
-                    "max by ({cells}) (last_over_time(throughline_rls_cell_denied[{lookback}]) and ignoring (table, \
-                     role, path, operation) throughline:newest_run_timestamp_seconds) == 1"
-                ),
+                format!("{} == 1", by_cell("throughline_rls_cell_denied")),
             ),
         ]
     }
