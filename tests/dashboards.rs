@@ -19,15 +19,6 @@ use throughline::metrics::catalogue::{self, PREFIX, Type};
 use throughline::record::{Leftover, Verdict};
 use throughline::render::dashboards::{Board, render};
 
-/// Metrics of a visibility run, which the catalogue does not have yet: their queries are run for their syntax. As
-/// soon as one is in the catalogue, its panel has to show something.
-const AWAITED: [&str; 4] = [
-    "throughline_rls_cells",
-    "throughline_rls_cell_leak",
-    "throughline_rls_cell_denied",
-    "throughline_series_dropped_total",
-];
-
 const CHAIN: &str = "org-bootstrap-events";
 
 #[test]
@@ -64,9 +55,9 @@ fn panels_ask_only_for_metrics_of_the_catalogue_and_leave_none_out() {
     for (board, panel) in panels() {
         for expr in panel.exprs() {
             for name in names(&expr) {
-                let known = family(&name).is_some() || awaited(&name);
-                assert!(known, "{board:?}: {}: {name}", panel.title());
-                asked.insert(family(&name).map_or(name.clone(), |metric| metric.name.to_owned()));
+                let known = family(&name);
+                let known = known.unwrap_or_else(|| panic!("{board:?}: {}: {name}", panel.title()));
+                asked.insert(known.name.to_owned());
             }
         }
     }
@@ -215,16 +206,15 @@ async fn every_panel_is_right_about_a_pass_a_fault_and_the_rest() {
             let found = prometheus
                 .ask(&substituted(&expr, CHAIN, ".+"), panel.is_over_time())
                 .await;
-            let awaited = names(&expr).iter().any(|name| awaited(name));
             // The visibility board has a chain of its own.
-            let found = if found.is_empty() && !awaited {
+            let found = if found.is_empty() {
                 prometheus
                     .ask(&substituted(&expr, ".+", ".+"), panel.is_over_time())
                     .await
             } else {
                 found
             };
-            if found.is_empty() && !awaited {
+            if found.is_empty() {
                 wrong.push(format!("{board:?}: {}: {expr}", panel.title()));
             }
             for Found { labels, value } in &found {
@@ -371,26 +361,24 @@ async fn every_panel_is_right_about_a_pass_a_fault_and_the_rest() {
     let interval = show(&prometheus, Board::Prober, "Schedule", 0, ".+", ".+").await;
     assert_eq!(by("probe", &interval), of(&[(CHAIN, 60.0)]));
 
-    if family("throughline_rls_cell_leak").is_some() {
-        let leaks = show(&prometheus, Board::Visibility, "Leaks now", 0, ".+", ".+").await;
-        assert_eq!(by("target", &leaks)["leaking"], 1.0);
-        let leak = show(&prometheus, Board::Visibility, "Leaks", 0, ".+", ".+").await;
-        assert_eq!(leak.len(), 1, "{leak:?}");
-        let matrix = show(
-            &prometheus,
-            Board::Visibility,
-            "The matrix over time",
-            0,
-            ".+",
-            "leaking",
-        )
-        .await;
-        assert_eq!(
-            matrix.iter().filter(|cell| cell.value == 2.0).count(),
-            1,
-            "{matrix:?}"
-        );
-    }
+    let leaks = show(&prometheus, Board::Visibility, "Leaks now", 0, ".+", ".+").await;
+    assert_eq!(by("target", &leaks)["leaking"], 1.0);
+    let leak = show(&prometheus, Board::Visibility, "Leaks", 0, ".+", ".+").await;
+    assert_eq!(leak.len(), 1, "{leak:?}");
+    let matrix = show(
+        &prometheus,
+        Board::Visibility,
+        "The matrix over time",
+        0,
+        ".+",
+        "leaking",
+    )
+    .await;
+    assert_eq!(
+        matrix.iter().filter(|cell| cell.value == 2.0).count(),
+        1,
+        "{matrix:?}"
+    );
     drop(server);
 }
 
@@ -576,11 +564,6 @@ fn names(expr: &str) -> BTreeSet<String> {
         .filter(|word| word.starts_with(PREFIX))
         .map(str::to_owned)
         .collect()
-}
-
-/// Whether somebody has yet to put the metric into the catalogue.
-fn awaited(name: &str) -> bool {
-    family(name).is_none() && AWAITED.contains(&name)
 }
 
 /// The catalogue's entry behind the name of a series.

@@ -428,14 +428,14 @@ fn visibility() -> Value {
             .linked_column("table", "Runbook", "${runbooks}/finding-cross_tenant_leak.md"),
             timeline(
                 "The matrix over time",
-                "One row for each table or function, operation, role and path: as declared, own row denied, leak. A cell \
-                 that could not be decided, or was denied by another mechanism than declared, stays green here and is \
-                 counted below.",
+                "One row for each table or function, operation, role and path that leaked or was denied to who must \
+                 reach it, while it did; a gap is a cell as declared. Cells that could not be decided, or were denied by \
+                 another mechanism than declared, are counted below.",
                 24,
                 16,
                 &[Query::over_time(
                     "2 * max by (target, table, operation, role, path) (throughline_rls_cell_leak{chain=~\"$chain\",target=~\"$target\",role=~\"$role\",path=~\"$path\"}) \
-                     + max by (target, table, operation, role, path) (throughline_rls_cell_denied{chain=~\"$chain\",target=~\"$target\",role=~\"$role\",path=~\"$path\"})",
+                     or max by (target, table, operation, role, path) (throughline_rls_cell_denied{chain=~\"$chain\",target=~\"$target\",role=~\"$role\",path=~\"$path\"})",
                     "{{table}} {{operation}} as {{role}} via {{path}} ({{target}})",
                 )],
                 &CELL_STATES,
@@ -459,7 +459,7 @@ fn visibility() -> Value {
                 8,
                 "short",
                 &[Query::now(
-                    "sum by (target, metric) (throughline_series_dropped_total{chain=~\"$chain\",target=~\"$target\"})",
+                    "sum by (target, metric) (throughline_series_dropped{chain=~\"$chain\",target=~\"$target\"})",
                     "{{target}}: {{metric}}",
                 )],
             )
