@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::chain::model::{Budget, Chain, Hop, HttpEndpoint, Producer, Witness, WorkflowStep};
 use crate::chain::template::TemplateValue;
-use crate::config::model::{Config, Identity, Probe, Target, Work};
+use crate::config::model::{Alerts, Config, Identity, PageAfter, Probe, Target, Work};
 use crate::config::scalar::duration_text;
 use crate::config::schema::{flow, scalar};
 use crate::config::{ConfigErrors, Env, Loaded, SecretMode, load_with};
@@ -44,6 +44,7 @@ pub fn describe(loaded: &Loaded) -> String {
         out.entry(1, "listen", &config.serve.listen.to_string());
         out.entry(1, "grace", &duration_text(config.serve.grace));
     }
+    describe_alerts(&mut out, &config.alerts);
     for chain in chains_of(config) {
         out.line(0, "");
         describe_chain(&mut out, chain);
@@ -262,6 +263,36 @@ fn matrices_of(config: &Config) -> Vec<&Matrix> {
         .filter_map(|probe| probe.work.matrix())
         .filter(|matrix| seen.insert(matrix.name.as_str()))
         .collect()
+}
+
+/// What alert rules are made from, for each probe; nothing where no interval is known, since there are no rules then.
+fn describe_alerts(out: &mut Lines, alerts: &Alerts) {
+    if alerts.probes.values().all(|probe| probe.interval.is_none()) {
+        return;
+    }
+    out.line(0, "alerts:");
+    out.line(1, &format!("window: {}d", alerts.window_days));
+    out.entry(1, "runbook_url", &alerts.runbook_url);
+    if let Some(url) = &alerts.run_url {
+        out.entry(1, "run_url", url);
+    }
+    out.line(1, "probes:");
+    for (name, probe) in &alerts.probes {
+        out.line(2, &format!("{name}:"));
+        if let Some(interval) = probe.interval {
+            out.entry(3, "interval", &duration_text(interval));
+        }
+        out.line(3, &format!("objective: {}", probe.objective.percent()));
+        if let Some(PageAfter { failures, runs }) = probe.page_after {
+            out.line(3, &format!("page_after: {{failures: {failures}, runs: {runs}}}"));
+        }
+        if !probe.labels.is_empty() {
+            out.line(3, "labels:");
+        }
+        for (label, value) in &probe.labels {
+            out.entry(4, label, value);
+        }
+    }
 }
 
 /// Each chain once, though several probes may use it (with budgets of their own, shown at the probe).

@@ -85,6 +85,8 @@ pub enum Render {
     },
     /// The Grafana dashboards.
     Dashboards(render::DashboardsArgs),
+    /// Alert rules for Prometheus with all that belongs to them, from the config.
+    Alerts(render::AlertsArgs),
 }
 
 fn secrets(skip: bool) -> SecretMode {
@@ -131,6 +133,7 @@ pub async fn dispatch(cli: Cli) -> Exit {
             Exit::Pass
         }
         Command::Render(Render::Dashboards(args)) => render::dashboards(&args),
+        Command::Render(Render::Alerts(args)) => render::alerts(&args),
     }
 }
 

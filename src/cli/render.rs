@@ -1,11 +1,13 @@
 //! `throughline render`: what can be generated from the program itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{complain, say};
+use super::{ConfigArg, complain, env, say};
+use crate::config::SecretMode;
 use crate::exit::Exit;
+use crate::render::alerts as generator;
 use crate::render::dashboards::{self, Board};
 use crate::{chain, config, matrix};
 
@@ -60,4 +62,72 @@ pub fn dashboards(args: &DashboardsArgs) -> Exit {
         }
     }
     Exit::Pass
+}
+
+/// Flags of `render alerts`.
+#[derive(Debug, Args)]
+pub struct AlertsArgs {
+    /// What to print, where no folder is given.
+    #[arg(value_enum, default_value_t = AlertFile::Rules)]
+    pub what: AlertFile,
+    /// Where the config is. Its secrets are not read.
+    #[command(flatten)]
+    pub config: ConfigArg,
+    /// Write all files into this folder instead, the runbooks too.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+}
+
+/// A file that can be printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum AlertFile {
+    /// Prometheus' rules.
+    Rules,
+    /// Alertmanager's route, inhibition rules and receivers.
+    Alertmanager,
+    /// Alertmanager's template of a page.
+    Template,
+}
+
+/// Prints one of the files, or writes all of them.
+pub fn alerts(args: &AlertsArgs) -> Exit {
+    let path = &args.config.config;
+    let config = match config::load_with(path, &env, SecretMode::Placeholder) {
+        Ok(loaded) => loaded.config,
+        Err(errors) => return complain(&errors.to_string(), Exit::Usage),
+    };
+    let refused = |error: generator::Refused| complain(&format!("{}: {error}", path.display()), Exit::Usage);
+    let Some(folder) = &args.output else {
+        let text = match args.what {
+            AlertFile::Rules => match generator::rules(&config) {
+                Ok(rules) => rules,
+                Err(error) => return refused(error),
+            },
+            AlertFile::Alertmanager => generator::routing(),
+            AlertFile::Template => generator::template(),
+        };
+        say(&text);
+        return Exit::Pass;
+    };
+    match generator::files(&config) {
+        Err(error) => refused(error),
+        Ok(files) => match write(folder, &files) {
+            Ok(()) => {
+                say(&format!("{} files in {}\n", files.len(), folder.display()));
+                Exit::Pass
+            }
+            Err(error) => complain(&error, Exit::Error),
+        },
+    }
+}
+
+fn write(folder: &Path, files: &[generator::File]) -> Result<(), String> {
+    for file in files {
+        let path = folder.join(&file.path);
+        let parent = path.parent().unwrap_or(folder);
+        std::fs::create_dir_all(parent)
+            .and_then(|()| std::fs::write(&path, &file.text))
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    Ok(())
 }

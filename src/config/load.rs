@@ -1,5 +1,7 @@
 //! From a config file to a [`Config`], or to everything that is wrong with it.
 
+mod alerts;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -191,12 +193,13 @@ impl Check<'_> {
             .map(|(name, target)| (name.value.clone(), self.target(name, target)))
             .collect();
         let mut works = Works::default();
-        let probes = raw
+        let probes: Vec<Probe> = raw
             .probes
             .0
             .iter()
             .filter_map(|(name, probe)| self.probe(name, probe, &targets, &mut works))
             .collect();
+        let alerts = self.alerts(raw.alerts.as_ref(), &probes);
         Config {
             path: self.document.label.clone(),
             targets,
@@ -211,6 +214,7 @@ impl Check<'_> {
                 .as_ref()
                 .map(|serve| self.serve(serve))
                 .unwrap_or_default(),
+            alerts,
         }
     }
 

@@ -12,6 +12,8 @@ use crate::chain::template::TemplateValue;
 use crate::matrix::model::Matrix;
 use crate::schedule::Schedule;
 
+use super::objective::Objective;
+
 /// A loaded config: every reference resolved, every secret read.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -25,6 +27,8 @@ pub struct Config {
     pub export: Export,
     /// The daemon.
     pub serve: Serve,
+    /// What alert rules are made from.
+    pub alerts: Alerts,
 }
 
 /// The daemon.
@@ -198,4 +202,41 @@ pub struct Export {
     pub pushgateway_headers: Vec<(String, SecretString)>,
     /// File for Prometheus text metrics.
     pub metrics_file: Option<PathBuf>,
+}
+
+/// What alert rules are made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alerts {
+    /// What objectives are measured over, days.
+    pub window_days: u64,
+    /// Where the runbooks are: a URL, or a path in the repository. No trailing slash.
+    pub runbook_url: String,
+    /// Where a run is looked at, with `${chain}`, `${target}`, `${started}` and `${started_ms}` in it.
+    pub run_url: Option<String>,
+    /// Labels for every alert.
+    pub labels: BTreeMap<String, String>,
+    /// What holds for each probe, by its name.
+    pub probes: BTreeMap<String, ProbeAlerts>,
+}
+
+/// What alert rules about a probe are made from: its own settings, else those of all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeAlerts {
+    /// How often it runs, if the config says so.
+    pub interval: Option<Duration>,
+    /// The share of its judged runs that must find the chain working.
+    pub objective: Objective,
+    /// When somebody is paged; chosen by the interval unless written.
+    pub page_after: Option<PageAfter>,
+    /// Labels for its alerts, those for every alert included.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// So many failures among so many of the last runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PageAfter {
+    /// Failed runs: 2 or more, since one may be a flake.
+    pub failures: u32,
+    /// Among how many of the last runs; more than `failures`, so that a late run does not end a page.
+    pub runs: u32,
 }

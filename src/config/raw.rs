@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use super::decode::{Ordered, RawValue, Spanned};
-use super::scalar::DurationText;
+use super::scalar::{DaysText, DurationText};
 use crate::chain::raw::RawBudget;
 
 /// Config of Throughline: which systems to probe, as whom, with which chains, and where results go.
@@ -26,6 +26,9 @@ pub(crate) struct RawConfig {
     /// The daemon (`throughline serve`).
     #[serde(default)]
     pub(crate) serve: Option<RawServe>,
+    /// What `throughline render alerts` makes rules from.
+    #[serde(default)]
+    pub(crate) alerts: Option<RawAlerts>,
 }
 
 fn example_targets() -> serde_json::Value {
@@ -364,4 +367,79 @@ pub(crate) struct RawPushgateway {
     #[serde(default)]
     #[schemars(example = serde_json::json!({"Authorization": {"env": "PUSHGATEWAY_AUTHORIZATION"}}))]
     pub(crate) headers: Ordered<Spanned<RawSecret>>,
+}
+
+/// What `throughline render alerts` makes rules from.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "Alerts", deny_unknown_fields)]
+pub(crate) struct RawAlerts {
+    /// How often each probe runs.
+    #[serde(default)]
+    #[schemars(example = &"5m")]
+    pub(crate) interval: Option<Spanned<DurationText>>,
+    /// Percent of the judged runs that must find the chain working. Default: 99. One that a single failure would
+    /// page on is refused.
+    #[serde(default)]
+    #[schemars(example = 99.0, range(min = 50.0, max = 100.0))]
+    pub(crate) objective: Option<Spanned<f64>>,
+    /// What the objective is measured over. Default: `30d`.
+    #[serde(default)]
+    #[schemars(example = &"30d")]
+    pub(crate) window: Option<Spanned<DaysText>>,
+    /// How many of the last runs must have failed before somebody is paged. Default: 3 of 5 for a run every two
+    /// minutes or more often, else 2 of 3.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({"failures": 2, "runs": 3}))]
+    pub(crate) page_after: Option<Spanned<RawPageAfter>>,
+    /// Where people read the runbooks that `throughline render alerts` writes. Default: the path `alerts/runbooks`.
+    #[serde(default)]
+    #[schemars(example = &"https://git.example.com/platform/throughline/src/branch/main/alerts/runbooks")]
+    pub(crate) runbook_url: Option<Spanned<String>>,
+    /// The page's one link: where a run is looked at. `${chain}`, `${target}`, `${started}` and `${started_ms}` (of
+    /// the last run, since 1970) are replaced.
+    #[serde(default)]
+    #[schemars(example = &"https://grafana.example.com/d/throughline-chain?var-chain=${chain}&var-target=${target}")]
+    pub(crate) run_url: Option<Spanned<String>>,
+    /// Labels for every alert, such as who is to be told.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({"team": "platform"}))]
+    pub(crate) labels: Ordered<Spanned<String>>,
+    /// What is different for a probe, by its name.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({"bootstrap": {"interval": "1m", "objective": 99.5}}))]
+    pub(crate) probes: Ordered<RawProbeAlerts>,
+}
+
+/// What is different for a probe.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "ProbeAlerts", deny_unknown_fields)]
+pub(crate) struct RawProbeAlerts {
+    /// How often the probe runs.
+    #[serde(default)]
+    #[schemars(example = &"1m")]
+    pub(crate) interval: Option<Spanned<DurationText>>,
+    /// Percent of its judged runs that must find the chain working.
+    #[serde(default)]
+    #[schemars(example = 99.5, range(min = 50.0, max = 100.0))]
+    pub(crate) objective: Option<Spanned<f64>>,
+    /// How many of its last runs must have failed before somebody is paged.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({"failures": 3, "runs": 5}))]
+    pub(crate) page_after: Option<Spanned<RawPageAfter>>,
+    /// Labels for the alerts about its chain and target, besides those for every alert.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({"team": "identity"}))]
+    pub(crate) labels: Ordered<Spanned<String>>,
+}
+
+/// So many failures among so many runs.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename = "PageAfter", deny_unknown_fields)]
+pub(crate) struct RawPageAfter {
+    /// Failed runs, at least 2.
+    #[schemars(example = 2, range(min = 2, max = 19))]
+    pub(crate) failures: u32,
+    /// Among how many of the last runs: more than `failures`, at most 20.
+    #[schemars(example = 3, range(min = 3, max = 20))]
+    pub(crate) runs: u32,
 }

@@ -32,6 +32,8 @@ pub(crate) enum Verb {
     Bench(BenchArgs),
     /// Build a container image from scratch, without Docker, and try it
     Image(ImageArgs),
+    /// Change the alert rules in one place at a time and see that a test notices each change
+    Mutate(MutateArgs),
 }
 
 #[derive(Debug, Args)]
@@ -137,6 +139,16 @@ pub(crate) struct ImageArgs {
     /// Cargo's profile: `dev` builds faster and larger
     #[arg(long, value_name = "PROFILE", default_value = "release")]
     pub(crate) profile: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MutateArgs {
+    /// Only changes whose name holds this, such as an alert's name
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Option<String>,
+    /// Give up after so many minutes
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) minutes: u64,
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod demo;
 mod environment;
 mod image;
 mod interrupt;
+mod mutate;
 mod parts;
 mod process;
 mod progress;
@@ -47,6 +48,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Check(args) => check::run(&environment, &interrupt, &args),
         Verb::Bench(args) => bench::run(&environment, &interrupt, &args),
         Verb::Image(args) => image::run(&environment, &interrupt, &args),
+        Verb::Mutate(args) => mutate::run(&environment, &interrupt, &args),
     }
 }
 

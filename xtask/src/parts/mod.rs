@@ -170,6 +170,17 @@ pub(crate) fn for_tests(context: &Context<'_>) -> Result<Parts> {
     Ok(parts)
 }
 
+/// Finds or installs promtool alone.
+///
+/// # Errors
+/// It is missing and cannot be installed.
+pub(crate) fn promtool(context: &Context<'_>) -> Result<PathBuf> {
+    let start = Instant::now();
+    let found = monitoring::PROMTOOL.obtain(context)?;
+    progress::part(&found, start.elapsed());
+    Ok(found.path)
+}
+
 fn obtain_all(context: &Context<'_>, wanted: &[(&str, Obtain)]) -> Result<Parts> {
     let mut parts = Parts::default();
     let mut missing = Vec::new();
