@@ -266,3 +266,19 @@ impl Recorder {
         (observations, clocks)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Endpoint;
+
+    #[test]
+    fn a_run_with_many_questions_has_room_for_an_answer_to_each() {
+        let recorder = Recorder::expecting(2, Timebase::start());
+        for _ in 0..OBSERVATIONS_MAX + 3 {
+            recorder.lost_because(Endpoint::Gateway, AccessReason::Refused, String::new());
+        }
+        assert_eq!(recorder.dropped(), 1);
+        assert_eq!(recorder.settled().0.len(), OBSERVATIONS_MAX + 2);
+    }
+}
