@@ -83,6 +83,8 @@ fn tables(text: &str) -> Result<usize, String> {
 }
 
 fn main() -> ExitCode {
+    // One TLS provider for the process, as the prober's own `main` sets it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     measured::main("visibility_cells", || bench(&Args::parse()))
 }
 
