@@ -84,13 +84,13 @@ fn tables(text: &str) -> Result<usize, String> {
 }
 
 fn main() -> ExitCode {
+    // One TLS provider for the process, as the prober's own `main` sets it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     measured::main("visibility_cells", || bench(&Args::parse()))
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn bench(args: &Args) -> Result<(), Box<dyn Error>> {
-    // reqwest brings none with it; the prober's own `main` does the same.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let modules = std::env::var_os(NODE_MODULES).ok_or_else(|| {
         format!("{NODE_MODULES} names no folder; `cargo xtask bench --bench visibility_cells` sets it")
     })?;

@@ -30,6 +30,12 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// How the process ends after the signal of that name, if it is one that the prober catches.
+    #[must_use]
+    pub fn stopped_by(signal: &str) -> Option<Self> {
+        signal_number(signal).map(Self::Signal)
+    }
+
     /// The number.
     #[must_use]
     pub const fn code(self) -> u8 {
@@ -45,6 +51,26 @@ impl Exit {
             Self::Signal(number) => 128_u8.saturating_add(number),
         }
     }
+}
+
+/// How the process ends after several runs: like the one that most needs somebody to act.
+///
+/// A broken target goes before a broken prober: the other way round one probe's refused credential would hide an
+/// outage from whoever only reads the number.
+#[must_use]
+pub fn worst(exits: impl IntoIterator<Item = Exit>) -> Exit {
+    let weight = |exit: &Exit| match exit {
+        Exit::Pass => 0,
+        Exit::Degraded => 1,
+        Exit::Leftovers => 2,
+        Exit::Inconclusive => 3,
+        Exit::GuardRefused => 4,
+        Exit::Error => 5,
+        Exit::Fail => 6,
+        Exit::Usage => 7,
+        Exit::Signal(_) => 8,
+    };
+    exits.into_iter().max_by_key(weight).unwrap_or(Exit::Pass)
 }
 
 impl From<Exit> for std::process::ExitCode {
@@ -117,5 +143,24 @@ fn signal_number(name: &str) -> Option<u8> {
         "SIGQUIT" => Some(3),
         "SIGTERM" => Some(15),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_runs_the_one_counts_that_most_needs_somebody_to_act() {
+        assert_eq!(worst([]), Exit::Pass);
+        assert_eq!(
+            worst([Exit::Pass, Exit::Leftovers, Exit::Degraded]),
+            Exit::Leftovers
+        );
+        assert_eq!(worst([Exit::Error, Exit::Fail, Exit::GuardRefused]), Exit::Fail);
+        assert_eq!(
+            worst([Exit::Fail, Exit::Signal(15), Exit::Pass]),
+            Exit::Signal(15)
+        );
     }
 }

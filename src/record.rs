@@ -86,6 +86,20 @@ impl RunRecord {
         self.hops.iter().find(|hop| hop.id == id)
     }
 
+    /// Run time at which the act began: offsets are told from here, as the reference timings are.
+    #[must_use]
+    pub fn act_began(&self) -> RunNanos {
+        self.phases
+            .iter()
+            .find(|phase| phase.name == "act")
+            .map(|phase| phase.start_ns)
+            .or_else(|| {
+                let starts = self.hops.iter().filter_map(|hop| hop.start);
+                starts.map(Interval::middle).min()
+            })
+            .unwrap_or(0)
+    }
+
     /// The finding that explains the verdict: the first about the hop at fault, else the first of all.
     #[must_use]
     pub fn leading_finding(&self) -> Option<&Finding> {

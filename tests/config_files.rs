@@ -519,11 +519,23 @@ fn slip(text: &str, position: usize, kind: u8, inserted: char) -> String {
     chars.into_iter().collect()
 }
 
+fn load_as_config(text: &str) -> Option<ConfigErrors> {
+    load_text(Path::new("c.yaml"), text, &env, SecretMode::Placeholder).err()
+}
+
+fn load_as_chain(text: &str) -> Option<ConfigErrors> {
+    chain::parse(Path::new("chain.yaml"), text).err()
+}
+
+fn load_as_matrix(text: &str) -> Option<ConfigErrors> {
+    matrix::parse(Path::new("matrix.yaml"), text).err()
+}
+
 fn load_as_each(text: &str) -> Vec<ConfigErrors> {
-    let config = load_text(Path::new("c.yaml"), text, &env, SecretMode::Placeholder).err();
-    let chain = chain::parse(Path::new("chain.yaml"), text).err();
-    let matrix = matrix::parse(Path::new("matrix.yaml"), text).err();
-    config.into_iter().chain(chain).chain(matrix).collect()
+    [load_as_config, load_as_chain, load_as_matrix]
+        .into_iter()
+        .filter_map(|load| load(text))
+        .collect()
 }
 
 proptest! {
@@ -564,18 +576,18 @@ proptest! {
     fn a_slip_in_a_valid_file_never_panics(
         slips in prop::collection::vec((any::<usize>(), any::<u8>(), prop::sample::select(vec![' ', ':', '{', '"', '\n', '$', 'x', '-'])), 1..4)
     ) {
-        for original in [
-            CONFIG,
-            chain::shipped_text("org-bootstrap-events").unwrap(),
-            matrix::shipped_text("org-visibility").unwrap(),
+        for (original, load) in [
+            (CONFIG.to_owned(), load_as_config as fn(&str) -> Option<ConfigErrors>),
+            (chain::shipped_text("org-bootstrap-events").unwrap().to_owned(), load_as_chain),
+            (matrix::shipped_text("org-visibility").unwrap().to_owned(), load_as_matrix),
         ] {
-            let mut text = original.to_owned();
+            let mut text = original;
             for (position, kind, inserted) in &slips {
                 if !text.is_empty() {
                     text = slip(&text, *position, *kind, *inserted);
                 }
             }
-            for errors in load_as_each(&text) {
+            if let Some(errors) = load(&text) {
                 prop_assert!(!errors.to_string().is_empty());
             }
         }

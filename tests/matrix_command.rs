@@ -200,6 +200,7 @@ fn a_probe_without_a_matrix_is_refused_with_what_to_run_instead() {
     let config = files.text(
         "throughline.yaml",
         "targets:\n  sandbox:\n    supabase: {url: \"http://127.0.0.1:9\", api_key: {env: KEY}}\n    \
+         database: {url: {env: DATABASE}}\n    temporal: {address: \"http://127.0.0.1:9\", task_queue: none}\n    \
          identities:\n      service_role: {token: {env: KEY}}\n\
          probes:\n  org-bootstrap-events: {target: sandbox, chain: org-bootstrap-events}\n",
     );
@@ -209,6 +210,7 @@ fn a_probe_without_a_matrix_is_refused_with_what_to_run_instead() {
             .args(arguments)
             .env_clear()
             .env("KEY", "eyJhbGciOiJIUzI1NiJ9.e30.c2ln")
+            .env("DATABASE", "postgres://nobody@127.0.0.1:9/none")
             .output()
             .unwrap()
     };

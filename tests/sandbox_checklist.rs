@@ -20,7 +20,7 @@ async fn checklist(sandbox: &Sandbox, config: &Path, probe: &str) -> (Option<i32
     let said: Value = serde_json::from_str(&ran.stdout)
         .unwrap_or_else(|error| panic!("{error}\n{}\n{}", ran.stdout, ran.stderr));
     let checks = said["probes"][0]["checks"].as_array().unwrap();
-    assert!(checks.len() > 20, "only {} checks", checks.len());
+    assert!(checks.len() > 10, "only {} checks", checks.len());
     let bad = checks
         .iter()
         .filter(|check| check["good"] != Value::Bool(true))
@@ -83,10 +83,16 @@ async fn the_healthy_sandbox_is_in_order_and_each_change_of_the_catalog_gives_it
         (
             "revoke usage on schema public from public, authenticated",
             "grant usage on schema public to public, authenticated",
-            [ORGANIZATIONS, "public.invitations_projection", "public.services"]
-                .iter()
-                .map(|table| format!("grant {table} authenticated grant_missing"))
-                .collect(),
+            // Of the queue it hears deletions only; but Realtime asks for each change as each subscriber's role.
+            [
+                ORGANIZATIONS,
+                QUEUE,
+                "public.invitations_projection",
+                "public.services",
+            ]
+            .iter()
+            .map(|table| format!("grant {table} authenticated grant_missing"))
+            .collect(),
         ),
         (
             "revoke insert on public.services from service_role",
@@ -158,7 +164,14 @@ async fn a_fault_that_stands_in_the_catalog_is_predicted_and_one_that_does_not_i
     let sandbox = Sandbox::start(&[]).await;
     let config = config(&sandbox);
     let faults: [(&str, Vec<&str>); 8] = [
-        ("rt-role-blind", vec!["policy QUEUE service_role rls_hidden"]),
+        (
+            "rt-role-blind",
+            vec![
+                // The chain reads these over PostgREST, as the same role.
+                "policy public.invitations_projection service_role rls_hidden",
+                "policy QUEUE service_role rls_hidden",
+            ],
+        ),
         ("rt-grant-missing", vec!["grant QUEUE service_role grant_missing"]),
         ("rt-no-primary-key", vec!["primary_key QUEUE - no_primary_key"]),
         (

@@ -9,11 +9,13 @@ use serde_json::Value;
 
 use crate::chain::model::{Budget, Chain, Hop, HttpEndpoint, Producer, Witness, WorkflowStep};
 use crate::chain::template::TemplateValue;
-use crate::config::model::{Config, Identity, Probe, Target, Work};
+use crate::config::model::{Alerts, Config, Identity, PageAfter, Probe, Target, Work};
 use crate::config::scalar::duration_text;
 use crate::config::schema::{flow, scalar};
 use crate::config::{ConfigErrors, Env, Loaded, SecretMode, load_with};
 use crate::matrix::model::{AccessPath, Cell, Matrix, Subject};
+use crate::metrics::bound;
+use crate::schedule::When;
 
 /// Validates a config file and describes what it means.
 ///
@@ -37,6 +39,12 @@ pub fn describe(loaded: &Loaded) -> String {
         describe_probe(&mut out, probe);
     }
     describe_export(&mut out, loaded);
+    if config.probes.iter().any(|probe| probe.schedule.is_some()) {
+        out.line(0, "serve:");
+        out.entry(1, "listen", &config.serve.listen.to_string());
+        out.entry(1, "grace", &duration_text(config.serve.grace));
+    }
+    describe_alerts(&mut out, &config.alerts);
     for chain in chains_of(config) {
         out.line(0, "");
         describe_chain(&mut out, chain);
@@ -46,6 +54,11 @@ pub fn describe(loaded: &Loaded) -> String {
         describe_matrix(&mut out, matrix);
     }
     out.line(0, "");
+    let series = bound::total(config);
+    out.line(
+        0,
+        &format!("# metrics: at most {series} series, whatever the targets do"),
+    );
     let count = config.probes.len();
     out.line(
         0,
@@ -180,11 +193,28 @@ fn describe_probe(out: &mut Lines, probe: &Probe) {
     for (hop, budget) in &probe.budgets {
         out.line(3, &format!("{hop}: {}", budget_text(*budget)));
     }
+    if let Some(schedule) = &probe.schedule {
+        out.line(2, "schedule:");
+        match &schedule.when {
+            When::Cron(slots) => {
+                out.entry(3, "cron", slots.text());
+                out.entry(3, "timezone", slots.timezone.name());
+            }
+            When::Every(interval) => out.entry(3, "every", &duration_text(*interval)),
+        }
+        match (schedule.jitter, &schedule.when) {
+            (Some(jitter), _) => out.entry(3, "jitter", &duration_text(jitter)),
+            (None, When::Every(interval)) => {
+                out.entry(3, "jitter", &duration_text(schedule.jitter_max(*interval)));
+            }
+            (None, When::Cron(_)) => out.line(3, "# jitter: a tenth of the interval, at most 30s"),
+        }
+    }
 }
 
 fn describe_export(out: &mut Lines, loaded: &Loaded) {
     let export = &loaded.config.export;
-    if export.otlp_endpoint.is_none() && export.metrics_file.is_none() {
+    if export.otlp_endpoint.is_none() && export.pushgateway_url.is_none() && export.metrics_file.is_none() {
         return;
     }
     out.line(0, "export:");
@@ -196,6 +226,17 @@ fn describe_export(out: &mut Lines, loaded: &Loaded) {
         }
         for (name, _) in &export.otlp_headers {
             out.secret(3, name, &format!("export.otlp.headers.{name}"), loaded);
+        }
+        out.line(2, &format!("metrics: {}", export.otlp_metrics));
+    }
+    if let Some(url) = &export.pushgateway_url {
+        out.line(1, "pushgateway:");
+        out.entry(2, "url", url);
+        if !export.pushgateway_headers.is_empty() {
+            out.line(2, "headers:");
+        }
+        for (name, _) in &export.pushgateway_headers {
+            out.secret(3, name, &format!("export.pushgateway.headers.{name}"), loaded);
         }
     }
     if let Some(file) = &export.metrics_file {
@@ -222,6 +263,36 @@ fn matrices_of(config: &Config) -> Vec<&Matrix> {
         .filter_map(|probe| probe.work.matrix())
         .filter(|matrix| seen.insert(matrix.name.as_str()))
         .collect()
+}
+
+/// What alert rules are made from, for each probe; nothing where no interval is known, since there are no rules then.
+fn describe_alerts(out: &mut Lines, alerts: &Alerts) {
+    if alerts.probes.values().all(|probe| probe.interval.is_none()) {
+        return;
+    }
+    out.line(0, "alerts:");
+    out.line(1, &format!("window: {}d", alerts.window_days));
+    out.entry(1, "runbook_url", &alerts.runbook_url);
+    if let Some(url) = &alerts.run_url {
+        out.entry(1, "run_url", url);
+    }
+    out.line(1, "probes:");
+    for (name, probe) in &alerts.probes {
+        out.line(2, &format!("{name}:"));
+        if let Some(interval) = probe.interval {
+            out.entry(3, "interval", &duration_text(interval));
+        }
+        out.line(3, &format!("objective: {}", probe.objective.percent()));
+        if let Some(PageAfter { failures, runs }) = probe.page_after {
+            out.line(3, &format!("page_after: {{failures: {failures}, runs: {runs}}}"));
+        }
+        if !probe.labels.is_empty() {
+            out.line(3, "labels:");
+        }
+        for (label, value) in &probe.labels {
+            out.entry(4, label, value);
+        }
+    }
 }
 
 /// Each chain once, though several probes may use it (with budgets of their own, shown at the probe).

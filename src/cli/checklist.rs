@@ -118,15 +118,20 @@ pub async fn checklist(args: ChecklistArgs) -> Exit {
     match args.output {
         Output::Text => {
             let style = Style::detect(args.color, std::io::stdout().is_terminal(), env);
-            for probe in probes.iter().filter(|probe| probe.error.is_none()) {
-                say(&format!(
-                    "{} on {}\n\n{}\n{}\n",
-                    probe.of,
-                    probe.target,
-                    report::render(&probe.checks, style),
-                    report::total(&probe.checks)
-                ));
-            }
+            let lists: Vec<String> = probes
+                .iter()
+                .filter(|probe| probe.error.is_none())
+                .map(|probe| {
+                    format!(
+                        "{} on {}\n\n{}\n{}\n",
+                        probe.of,
+                        probe.target,
+                        report::render(&probe.checks, style),
+                        report::total(&probe.checks)
+                    )
+                })
+                .collect();
+            say(&lists.join("\n"));
         }
         Output::Json => match serde_json::to_string_pretty(&Told {
             schema: SCHEMA,

@@ -165,7 +165,11 @@ async fn made(args: &MatrixArgs) -> Result<RunRecord, Exit> {
         .map_err(|errors| complain(&errors.to_string(), Exit::Usage))?;
     let (probe, target) =
         choose_matrix(&config, args.probe.as_deref()).map_err(|what| complain(&what, Exit::Usage))?;
-    run::make(probe, target, args.quiet, args.color).await
+    let stop = run::listen_for_signals()
+        .map_err(|error| complain(&format!("signals cannot be caught: {error}"), Exit::Error))?;
+    run::make(probe, target, stop, args.quiet, args.color)
+        .await
+        .map_err(|refusal| complain(&refusal.to_string(), Exit::GuardRefused))
 }
 
 /// The visibility probe of that name, or the only one that there is, with its target.

@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod matrix;
 pub mod render;
 pub mod run;
+pub mod serve;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ pub enum Command {
     Run(run::RunArgs),
     /// Show who sees what: make one run of a visibility probe, or read a saved one, and compare it with an earlier.
     Matrix(matrix::MatrixArgs),
+    /// Run the probes of a config on their schedules, and serve metrics, until a signal comes.
+    Serve(serve::ServeArgs),
     /// Validate the config and print what it means, without secrets.
     Check(CheckArgs),
     /// Try each endpoint and identity of the config, and say what is missing before a run does.
@@ -80,6 +83,10 @@ pub enum Render {
         #[arg(value_enum, default_value_t = render::Format::Config)]
         of: render::Format,
     },
+    /// The Grafana dashboards.
+    Dashboards(render::DashboardsArgs),
+    /// Alert rules for Prometheus with all that belongs to them, from the config.
+    Alerts(render::AlertsArgs),
 }
 
 fn secrets(skip: bool) -> SecretMode {
@@ -111,6 +118,7 @@ pub async fn dispatch(cli: Cli) -> Exit {
     match cli.command {
         Command::Run(args) => run::run(args).await,
         Command::Matrix(args) => matrix::matrix(args).await,
+        Command::Serve(args) => serve::serve(args).await,
         Command::Doctor(args) => doctor::doctor(args).await,
         Command::Check(args) => match check::check(&args.config.config, &env, secrets(args.no_secrets)) {
             Ok(text) => {
@@ -124,6 +132,8 @@ pub async fn dispatch(cli: Cli) -> Exit {
             say(&render::schema(of));
             Exit::Pass
         }
+        Command::Render(Render::Dashboards(args)) => render::dashboards(&args),
+        Command::Render(Render::Alerts(args)) => render::alerts(&args),
     }
 }
 

@@ -1,10 +1,14 @@
 //! From a config file to a [`Config`], or to everything that is wrong with it.
 
+mod alerts;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use chrono::DateTime;
+use chrono_tz::Tz;
 use secrecy::SecretString;
 
 use super::bind::bind;
@@ -12,17 +16,18 @@ use super::decode::{Ordered, RawValue, Spanned, decode};
 use super::document::{Content, Document, Mark, Node, io_words};
 use super::error::{ConfigError, ConfigErrors, Kind, PROBLEMS_MAX, Problem, choice, excerpt, list, nearest};
 use super::mask::looks_secret;
-use super::model::{Config, Export, Guard, Identity, Probe, Supabase, Target, Temporal, Work};
+use super::model::{Config, Export, Guard, Identity, Probe, Serve, Supabase, Target, Temporal, Work};
 use super::raw::{
-    RawConfig, RawExport, RawGuard, RawIdentity, RawKind, RawMinted, RawProbe, RawSecret, RawSupabase,
-    RawTarget, RawTemporal,
+    RawConfig, RawExport, RawGuard, RawIdentity, RawKind, RawMinted, RawProbe, RawSchedule, RawSecret,
+    RawServe, RawSupabase, RawTarget, RawTemporal,
 };
-use super::scalar::{self, Refusal, duration_text, is_identifier, is_label};
+use super::scalar::{self, DurationText, Refusal, duration_text, is_identifier, is_label};
 use super::schema::SchemaIndex;
 use crate::chain::model::{Budget, Chain};
 use crate::chain::raw::RawBudget;
 use crate::chain::template::{Template, TemplateValue};
 use crate::matrix::model::Matrix;
+use crate::schedule::{self, CronSlots, Schedule, When};
 use crate::{chain, matrix};
 
 /// A run's deadline, unless the file says otherwise.
@@ -188,12 +193,13 @@ impl Check<'_> {
             .map(|(name, target)| (name.value.clone(), self.target(name, target)))
             .collect();
         let mut works = Works::default();
-        let probes = raw
+        let probes: Vec<Probe> = raw
             .probes
             .0
             .iter()
             .filter_map(|(name, probe)| self.probe(name, probe, &targets, &mut works))
             .collect();
+        let alerts = self.alerts(raw.alerts.as_ref(), &probes);
         Config {
             path: self.document.label.clone(),
             targets,
@@ -203,6 +209,12 @@ impl Check<'_> {
                 .as_ref()
                 .map(|export| self.export(export))
                 .unwrap_or_default(),
+            serve: raw
+                .serve
+                .as_ref()
+                .map(|serve| self.serve(serve))
+                .unwrap_or_default(),
+            alerts,
         }
     }
 
@@ -470,20 +482,139 @@ impl Check<'_> {
         };
         if let Some(otlp) = &raw.otlp {
             export.otlp_endpoint = Some(self.url(&otlp.endpoint, HTTP));
-            for (name, secret) in &otlp.headers.0 {
-                if reqwest::header::HeaderName::try_from(name.as_str()).is_err() {
-                    self.report(
-                        name.mark,
-                        Kind::BadValue,
-                        "this is no name for an HTTP header",
-                        "write letters, digits and `-`: `Authorization`",
-                    );
-                }
-                let value = self.secret(&format!("export.otlp.headers.{}", name.value), secret);
-                export.otlp_headers.push((name.value.clone(), value));
-            }
+            export.otlp_headers = self.headers("export.otlp.headers", &otlp.headers);
+            export.otlp_metrics = otlp.metrics;
+        }
+        if let Some(gateway) = &raw.pushgateway {
+            export.pushgateway_url = Some(self.url(&gateway.url, HTTP));
+            export.pushgateway_headers = self.headers("export.pushgateway.headers", &gateway.headers);
         }
         export
+    }
+
+    fn headers(&mut self, place: &str, raw: &Ordered<Spanned<RawSecret>>) -> Vec<(String, SecretString)> {
+        let mut headers = Vec::new();
+        for (name, secret) in &raw.0 {
+            if reqwest::header::HeaderName::try_from(name.as_str()).is_err() {
+                self.report(
+                    name.mark,
+                    Kind::BadValue,
+                    "this is no name for an HTTP header",
+                    "write letters, digits and `-`: `Authorization`",
+                );
+            }
+            let value = self.secret(&format!("{place}.{}", name.value), secret);
+            headers.push((name.value.clone(), value));
+        }
+        headers
+    }
+
+    fn serve(&mut self, raw: &RawServe) -> Serve {
+        let mut serve = Serve::default();
+        if let Some(listen) = &raw.listen {
+            match listen.parse() {
+                Ok(address) => serve.listen = address,
+                Err(_) => self.report(
+                    listen.mark,
+                    Kind::BadValue,
+                    format!("`{}` is no address with a port", excerpt(listen)),
+                    "write `127.0.0.1:9464` for this machine only, `0.0.0.0:9464` for everybody who can reach it",
+                ),
+            }
+        }
+        if let Some(grace) = &raw.grace {
+            serve.grace = self.duration(grace).unwrap_or(serve.grace);
+        }
+        serve
+    }
+
+    fn schedule(&mut self, raw: &RawSchedule) -> Option<Schedule> {
+        match raw {
+            RawSchedule::Cron(raw) => {
+                let timezone = match &raw.timezone {
+                    Some(name) => self.timezone(name),
+                    None => Some(Tz::UTC),
+                };
+                let jitter = raw.jitter.as_ref().map(|jitter| self.duration(jitter));
+                let slots = CronSlots::parse(&raw.cron, timezone.unwrap_or(Tz::UTC));
+                let schedule = match slots {
+                    Ok(slots) => Schedule {
+                        when: When::Cron(Box::new(slots)),
+                        jitter: jitter.flatten(),
+                    },
+                    Err(error) => {
+                        self.report(
+                            raw.cron.mark,
+                            Kind::BadValue,
+                            format!("`{}` is no cron pattern: {}", excerpt(&raw.cron), excerpt(&error)),
+                            "write minute, hour, day of month, month and day of week: `*/5 * * * *`",
+                        );
+                        return None;
+                    }
+                };
+                // Whether there is a slot at all does not depend on when it is asked.
+                if schedule.next(DateTime::UNIX_EPOCH).is_none() {
+                    self.report(
+                        raw.cron.mark,
+                        Kind::BadValue,
+                        format!("`{}` matches no day", excerpt(&raw.cron)),
+                        "write a pattern that comes to pass: `*/5 * * * *`",
+                    );
+                }
+                timezone.map(|_| schedule)
+            }
+            RawSchedule::Every(raw) => {
+                let jitter = raw.jitter.as_ref().map(|jitter| self.duration(jitter));
+                let interval = self.duration(&raw.every)?;
+                if interval < schedule::INTERVAL_MIN {
+                    self.report(
+                        raw.every.mark,
+                        Kind::BadValue,
+                        format!("`{}` is shorter than a run takes", excerpt(&raw.every.0)),
+                        "write at least `1s`",
+                    );
+                }
+                if let (Some(Some(jitter)), Some(written)) = (jitter, &raw.jitter)
+                    && jitter > interval / 2
+                {
+                    self.report(
+                        written.mark,
+                        Kind::BadValue,
+                        format!(
+                            "a jitter of `{}` is more than half of the interval",
+                            duration_text(jitter)
+                        ),
+                        format!("write at most `{}`", duration_text(interval / 2)),
+                    );
+                }
+                Some(Schedule {
+                    when: When::Every(interval),
+                    jitter: jitter.flatten(),
+                })
+            }
+        }
+    }
+
+    fn timezone(&mut self, name: &Spanned<String>) -> Option<Tz> {
+        if let Ok(zone) = name.parse() {
+            return Some(zone);
+        }
+        let meant = nearest(name, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()));
+        self.report(
+            name.mark,
+            Kind::UnknownName,
+            format!("there is no time zone `{}`", excerpt(name)),
+            match meant {
+                Some(meant) => format!("write `{meant}`"),
+                None => "write a name of the IANA database: `Europe/Berlin`, `UTC`".to_owned(),
+            },
+        );
+        None
+    }
+
+    fn duration(&mut self, raw: &Spanned<DurationText>) -> Option<Duration> {
+        let read = scalar::duration(&raw.0);
+        self.refused(raw.mark, read)
     }
 
     fn probe(
@@ -498,15 +629,13 @@ impl Check<'_> {
         }
         self.label(name, "probe");
         let deadline = match &raw.deadline {
-            Some(text) => {
-                let read = scalar::duration(&text.0);
-                self.refused(text.mark, read).unwrap_or(DEADLINE_DEFAULT)
-            }
+            Some(text) => self.duration(text).unwrap_or(DEADLINE_DEFAULT),
             None => match raw.kind.as_ref().map(|kind| kind.value) {
                 None | Some(RawKind::Bootstrap) => DEADLINE_DEFAULT,
                 Some(RawKind::Visibility) => MATRIX_DEADLINE_DEFAULT,
             },
         };
+        let schedule = raw.schedule.as_ref().and_then(|schedule| self.schedule(schedule));
         let target = targets.get(&raw.target.value);
         if target.is_none() {
             let advice = match nearest(&raw.target, targets.keys().map(String::as_str)) {
@@ -559,6 +688,7 @@ impl Check<'_> {
             work,
             deadline,
             budgets,
+            schedule,
         })
     }
 

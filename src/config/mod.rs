@@ -10,6 +10,7 @@ pub(crate) mod error;
 mod load;
 mod mask;
 pub mod model;
+pub mod objective;
 mod raw;
 pub(crate) mod scalar;
 pub(crate) mod schema;

@@ -1,6 +1,7 @@
 //! What a config file means: the validated model.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,9 @@ use secrecy::SecretString;
 use crate::chain::model::{Budget, Chain};
 use crate::chain::template::TemplateValue;
 use crate::matrix::model::Matrix;
+use crate::schedule::Schedule;
+
+use super::objective::Objective;
 
 /// A loaded config: every reference resolved, every secret read.
 #[derive(Debug, Clone)]
@@ -21,6 +25,28 @@ pub struct Config {
     pub probes: Vec<Probe>,
     /// Where results go besides the terminal.
     pub export: Export,
+    /// The daemon.
+    pub serve: Serve,
+    /// What alert rules are made from.
+    pub alerts: Alerts,
+}
+
+/// The daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Serve {
+    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    pub listen: SocketAddr,
+    /// How long a stop waits for runs before it cuts them.
+    pub grace: Duration,
+}
+
+impl Default for Serve {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)),
+            grace: Duration::from_secs(25),
+        }
+    }
 }
 
 /// One environment under test.
@@ -119,6 +145,8 @@ pub struct Probe {
     pub deadline: Duration,
     /// Budgets that the config overrides, by hop (already applied; kept for `check`).
     pub budgets: BTreeMap<String, Budget>,
+    /// When `serve` runs it; none: it does not.
+    pub schedule: Option<Schedule>,
 }
 
 /// What a probe does.
@@ -166,6 +194,49 @@ pub struct Export {
     pub otlp_endpoint: Option<String>,
     /// Headers sent with each OTLP request.
     pub otlp_headers: Vec<(String, SecretString)>,
+    /// Whether metrics go there too, and not only traces.
+    pub otlp_metrics: bool,
+    /// Base URL of a Pushgateway (`http://pushgateway:9091`).
+    pub pushgateway_url: Option<String>,
+    /// Headers sent with each request to it.
+    pub pushgateway_headers: Vec<(String, SecretString)>,
     /// File for Prometheus text metrics.
     pub metrics_file: Option<PathBuf>,
+}
+
+/// What alert rules are made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alerts {
+    /// What objectives are measured over, days.
+    pub window_days: u64,
+    /// Where the runbooks are: a URL, or a path in the repository. No trailing slash.
+    pub runbook_url: String,
+    /// Where a run is looked at, with `${chain}`, `${target}`, `${started}` and `${started_ms}` in it.
+    pub run_url: Option<String>,
+    /// Labels for every alert.
+    pub labels: BTreeMap<String, String>,
+    /// What holds for each probe, by its name.
+    pub probes: BTreeMap<String, ProbeAlerts>,
+}
+
+/// What alert rules about a probe are made from: its own settings, else those of all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeAlerts {
+    /// How often it runs, if the config says so.
+    pub interval: Option<Duration>,
+    /// The share of its judged runs that must find the chain working.
+    pub objective: Objective,
+    /// When somebody is paged; chosen by the interval unless written.
+    pub page_after: Option<PageAfter>,
+    /// Labels for its alerts, those for every alert included.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// So many failures among so many of the last runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PageAfter {
+    /// Failed runs: 2 or more, since one may be a flake.
+    pub failures: u32,
+    /// Among how many of the last runs; more than `failures`, so that a late run does not end a page.
+    pub runs: u32,
 }

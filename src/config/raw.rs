@@ -1,10 +1,12 @@
 //! What a config file may hold, as it is written. Doc comments are the JSON Schema's descriptions.
 
-use schemars::JsonSchema;
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use super::decode::{Ordered, RawValue, Spanned};
-use super::scalar::DurationText;
+use super::scalar::{DaysText, DurationText};
 use crate::chain::raw::RawBudget;
 
 /// Config of Throughline: which systems to probe, as whom, with which chains, and where results go.
@@ -21,6 +23,12 @@ pub(crate) struct RawConfig {
     /// Where results go besides the terminal.
     #[serde(default)]
     pub(crate) export: Option<RawExport>,
+    /// The daemon (`throughline serve`).
+    #[serde(default)]
+    pub(crate) serve: Option<RawServe>,
+    /// What `throughline render alerts` makes rules from.
+    #[serde(default)]
+    pub(crate) alerts: Option<RawAlerts>,
 }
 
 fn example_targets() -> serde_json::Value {
@@ -226,6 +234,82 @@ pub(crate) struct RawProbe {
     #[serde(default)]
     #[schemars(example = serde_json::json!({"notified": {"cold": "2s", "warm": "500ms"}}))]
     pub(crate) budgets: Ordered<Spanned<RawBudget>>,
+    /// When `throughline serve` runs the probe. Without it only `throughline run` does.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({"every": "2m"}))]
+    pub(crate) schedule: Option<Spanned<RawSchedule>>,
+}
+
+/// When a probe is due.
+#[derive(Debug, Deserialize)]
+#[serde(rename = "keyed:Schedule", rename_all = "snake_case")]
+pub(crate) enum RawSchedule {
+    Cron(RawCronSchedule),
+    Every(RawEverySchedule),
+}
+
+impl JsonSchema for RawSchedule {
+    fn schema_name() -> Cow<'static, str> {
+        "Schedule".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "When a probe is due: by a cron pattern, or each so much.",
+            "anyOf": [
+                generator.subschema_for::<RawCronSchedule>(),
+                generator.subschema_for::<RawEverySchedule>()
+            ],
+            "examples": [
+                {"every": "2m"},
+                {"cron": "*/5 * * * *", "timezone": "Europe/Berlin"}
+            ]
+        })
+    }
+}
+
+/// By a cron pattern.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "CronSchedule", deny_unknown_fields)]
+pub(crate) struct RawCronSchedule {
+    /// Minute, hour, day of month, month, day of week; with six fields the first is the second.
+    #[schemars(example = &"*/5 * * * *")]
+    pub(crate) cron: Spanned<String>,
+    /// Whose wall clock the pattern is about, by its name in the IANA database. Default: `UTC`.
+    #[serde(default)]
+    #[schemars(example = &"Europe/Berlin")]
+    pub(crate) timezone: Option<Spanned<String>>,
+    /// The most that a start is put off by chance, so that probes do not start together. Default: a tenth of the interval, at most `30s`.
+    #[serde(default)]
+    #[schemars(example = &"10s")]
+    pub(crate) jitter: Option<Spanned<DurationText>>,
+}
+
+/// Each so much.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "EverySchedule", deny_unknown_fields)]
+pub(crate) struct RawEverySchedule {
+    /// The interval, counted from 1970: `5m` is at 12:00, 12:05 and so on. From `1s` to `1h`.
+    #[schemars(example = &"2m")]
+    pub(crate) every: Spanned<DurationText>,
+    /// The most that a start is put off by chance, at most half of the interval. Default: a tenth of it, at most `30s`.
+    #[serde(default)]
+    #[schemars(example = &"10s")]
+    pub(crate) jitter: Option<Spanned<DurationText>>,
+}
+
+/// The daemon.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "Serve", deny_unknown_fields)]
+pub(crate) struct RawServe {
+    /// Address and port of `/metrics`, `/healthz` and `/readyz`. Default: `127.0.0.1:9464`.
+    #[serde(default)]
+    #[schemars(example = &"0.0.0.0:9464")]
+    pub(crate) listen: Option<Spanned<String>>,
+    /// How long a stop waits for runs before it cuts them. They then clean up, which takes up to 10 s more. Default: `25s`.
+    #[serde(default)]
+    #[schemars(example = &"25s")]
+    pub(crate) grace: Option<Spanned<DurationText>>,
 }
 
 /// What a probe does.
@@ -243,9 +327,12 @@ pub(crate) enum RawKind {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename = "Export", deny_unknown_fields)]
 pub(crate) struct RawExport {
-    /// Traces, over OTLP/HTTP.
+    /// Traces, and metrics where asked for, over OTLP/HTTP.
     #[serde(default)]
     pub(crate) otlp: Option<RawOtlp>,
+    /// A Prometheus Pushgateway, for runs that nobody can scrape.
+    #[serde(default)]
+    pub(crate) pushgateway: Option<RawPushgateway>,
     /// File for Prometheus text metrics (node_exporter's textfile collector).
     #[serde(default)]
     #[schemars(example = &"/var/lib/node_exporter/throughline.prom")]
@@ -256,11 +343,103 @@ pub(crate) struct RawExport {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename = "Otlp", deny_unknown_fields)]
 pub(crate) struct RawOtlp {
-    /// Base URL; `/v1/traces` is added.
+    /// Base URL; `/v1/traces` and `/v1/metrics` are added.
     #[schemars(example = &"http://collector:4318")]
     pub(crate) endpoint: Spanned<String>,
     /// Headers of each request, by name.
     #[serde(default)]
     #[schemars(example = serde_json::json!({"Authorization": {"env": "OTLP_AUTHORIZATION"}}))]
     pub(crate) headers: Ordered<Spanned<RawSecret>>,
+    /// Whether metrics go there too, with delta temporality. Default: `false`.
+    #[serde(default)]
+    #[schemars(example = true)]
+    pub(crate) metrics: bool,
+}
+
+/// A Prometheus Pushgateway.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "Pushgateway", deny_unknown_fields)]
+pub(crate) struct RawPushgateway {
+    /// Base URL; `/metrics/job/throughline/...` is added.
+    #[schemars(example = &"http://pushgateway:9091")]
+    pub(crate) url: Spanned<String>,
+    /// Headers of each request, by name.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({"Authorization": {"env": "PUSHGATEWAY_AUTHORIZATION"}}))]
+    pub(crate) headers: Ordered<Spanned<RawSecret>>,
+}
+
+/// What `throughline render alerts` makes rules from.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "Alerts", deny_unknown_fields)]
+pub(crate) struct RawAlerts {
+    /// How often each probe runs.
+    #[serde(default)]
+    #[schemars(example = &"5m")]
+    pub(crate) interval: Option<Spanned<DurationText>>,
+    /// Percent of the judged runs that must find the chain working. Default: 99. One that a single failure would
+    /// page on is refused.
+    #[serde(default)]
+    #[schemars(example = 99.0, range(min = 50.0, max = 100.0))]
+    pub(crate) objective: Option<Spanned<f64>>,
+    /// What the objective is measured over. Default: `30d`.
+    #[serde(default)]
+    #[schemars(example = &"30d")]
+    pub(crate) window: Option<Spanned<DaysText>>,
+    /// How many of the last runs must have failed before somebody is paged. Default: 3 of 5 for a run every two
+    /// minutes or more often, else 2 of 3.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({"failures": 2, "runs": 3}))]
+    pub(crate) page_after: Option<Spanned<RawPageAfter>>,
+    /// Where people read the runbooks that `throughline render alerts` writes. Default: the path `alerts/runbooks`.
+    #[serde(default)]
+    #[schemars(example = &"https://git.example.com/platform/throughline/src/branch/main/alerts/runbooks")]
+    pub(crate) runbook_url: Option<Spanned<String>>,
+    /// The page's one link: where a run is looked at. `${chain}`, `${target}`, `${started}` and `${started_ms}` (of
+    /// the last run, since 1970) are replaced.
+    #[serde(default)]
+    #[schemars(example = &"https://grafana.example.com/d/throughline-chain?var-chain=${chain}&var-target=${target}")]
+    pub(crate) run_url: Option<Spanned<String>>,
+    /// Labels for every alert, such as who is to be told.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({"team": "platform"}))]
+    pub(crate) labels: Ordered<Spanned<String>>,
+    /// What is different for a probe, by its name.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({"bootstrap": {"interval": "1m", "objective": 99.5}}))]
+    pub(crate) probes: Ordered<RawProbeAlerts>,
+}
+
+/// What is different for a probe.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename = "ProbeAlerts", deny_unknown_fields)]
+pub(crate) struct RawProbeAlerts {
+    /// How often the probe runs.
+    #[serde(default)]
+    #[schemars(example = &"1m")]
+    pub(crate) interval: Option<Spanned<DurationText>>,
+    /// Percent of its judged runs that must find the chain working.
+    #[serde(default)]
+    #[schemars(example = 99.5, range(min = 50.0, max = 100.0))]
+    pub(crate) objective: Option<Spanned<f64>>,
+    /// How many of its last runs must have failed before somebody is paged.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({"failures": 3, "runs": 5}))]
+    pub(crate) page_after: Option<Spanned<RawPageAfter>>,
+    /// Labels for the alerts about its chain and target, besides those for every alert.
+    #[serde(default)]
+    #[schemars(example = serde_json::json!({"team": "identity"}))]
+    pub(crate) labels: Ordered<Spanned<String>>,
+}
+
+/// So many failures among so many runs.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename = "PageAfter", deny_unknown_fields)]
+pub(crate) struct RawPageAfter {
+    /// Failed runs, at least 2.
+    #[schemars(example = 2, range(min = 2, max = 19))]
+    pub(crate) failures: u32,
+    /// Among how many of the last runs: more than `failures`, at most 20.
+    #[schemars(example = 3, range(min = 3, max = 20))]
+    pub(crate) runs: u32,
 }

@@ -49,6 +49,14 @@ text_type!(
     ["250ms", "2s", "1m"]
 );
 text_type!(
+    /// `30d`.
+    DaysText,
+    "Days",
+    "A whole number of days, 28 to 90.",
+    "^[1-9][0-9]?d$",
+    ["30d", "28d"]
+);
+text_type!(
     /// `schema.table`, or `table` in `public`.
     TableText,
     "Table",
@@ -195,6 +203,20 @@ fn fraction(number: &str, unit: &str) -> Option<u64> {
     (1.0..3_600_000.0).contains(&millis).then_some(millis as u64)
 }
 
+/// Reads `30d`.
+pub(crate) fn days(text: &str) -> Result<u64, Refusal> {
+    text.strip_suffix('d')
+        .filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|number| number.parse().ok())
+        .filter(|days| (28..=90).contains(days))
+        .ok_or_else(|| {
+            (
+                format!("`{}` is no window for an objective", excerpt(text)),
+                "write days, 28 to 90: `30d`".to_owned(),
+            )
+        })
+}
+
 /// Writes a duration as a file does.
 #[must_use]
 pub(crate) fn duration_text(duration: Duration) -> String {
@@ -298,6 +320,25 @@ mod tests {
             ".",
         ] {
             assert!(duration(text).is_err(), "{text} is accepted");
+        }
+    }
+
+    #[test]
+    fn a_window_is_a_number_of_days() {
+        assert_eq!(days("30d"), Ok(30));
+        for text in [
+            "",
+            "d",
+            "30",
+            "27d",
+            "91d",
+            "-30d",
+            "+30d",
+            "1.5d",
+            "30 d",
+            "99999999999999999999d",
+        ] {
+            assert!(days(text).is_err(), "{text} is accepted");
         }
     }
 

@@ -133,6 +133,11 @@ fn validate(document: &Document) -> Result<Matrix, ConfigErrors> {
         Ok(raw) => raw,
         Err(problems) => return located(problems).map_or_else(|| Err(nothing_reported(document)), Err),
     };
+    if raw.identities.0.is_empty() {
+        let advice = "write who looks: `identities: {anon: {}, service_role: {}}`";
+        let problem = Problem::new(Kind::MissingKey, "a matrix needs an identity", advice);
+        return Err(Box::new(document.locate(problem.at(raw.identities.mark))).into());
+    }
     let mut check = Check::new(document, &raw);
     let matrix = check.matrix(&raw);
     match located(check.reader.problems) {
@@ -230,6 +235,7 @@ impl<'a> Check<'a> {
         }
         let row_names: Vec<_> = rows.iter().map(|row| row.name.clone()).collect();
         let function_names: Vec<_> = functions.iter().map(|function| function.name.clone()).collect();
+        let before = self.reader.problems.len();
         for rule in &raw.expect.value {
             if !self.rule(rule, &row_names, &function_names) {
                 break;
@@ -243,8 +249,12 @@ impl<'a> Check<'a> {
                 "write what must be so: `- is: {service_role: visible, others: hidden}`",
             );
         }
-        self.what_the_cells_need(raw, &mut rows, &function_names);
-        self.controls(&row_names, &function_names);
+        self.what_the_rows_need(raw, &mut rows);
+        // Of cells that a wrong rule did not make nothing can be said.
+        if self.reader.problems.len() == before {
+            self.all_are_called(raw);
+            self.controls(&row_names, &function_names);
+        }
         let undo = raw
             .undo
             .as_ref()
@@ -273,14 +283,6 @@ impl<'a> Check<'a> {
     }
 
     fn identities(&mut self, raw: &Spanned<Ordered<RawMatrixIdentity>>) {
-        if raw.0.is_empty() {
-            self.reader.report(
-                raw.mark,
-                Kind::MissingKey,
-                "a matrix needs an identity",
-                "write who looks: `identities: {anon: {}, service_role: {}}`",
-            );
-        }
         if let Some((name, _)) = raw.0.get(IDENTITIES_MAX) {
             self.reader.report(
                 name.mark,
@@ -555,7 +557,9 @@ impl<'a> Check<'a> {
     /// Makes the cells of a rule; false when there are too many to go on.
     fn rule(&mut self, raw: &Spanned<RawRule>, rows: &[String], functions: &[String]) -> bool {
         let before = self.reader.problems.len();
-        let (about, subjects) = self.subjects_of(raw, rows, functions);
+        let Some((about, subjects)) = self.subjects_of(raw, rows, functions) else {
+            return true;
+        };
         let combinations = self.combinations(raw, about);
         let mut named = BTreeSet::new();
         for (name, _) in &raw.is.0 {
@@ -655,8 +659,8 @@ impl<'a> Check<'a> {
         raw: &Spanned<RawRule>,
         rows: &[String],
         functions: &[String],
-    ) -> (About, Vec<Subject>) {
-        match (&raw.rows, &raw.functions) {
+    ) -> Option<(About, Vec<Subject>)> {
+        Some(match (&raw.rows, &raw.functions) {
             (Some(_), Some(also)) => {
                 self.reader.report(
                     also.mark,
@@ -664,7 +668,7 @@ impl<'a> Check<'a> {
                     "a rule is about rows or about functions, and this one names both",
                     "write two rules: their paths and operations differ",
                 );
-                (About::Rows, Vec::new())
+                return None;
             }
             (Some(named), None) => {
                 let indices = self.indices(named, "row", rows);
@@ -688,7 +692,7 @@ impl<'a> Check<'a> {
                 }
                 (About::Rows, (0..rows.len()).map(Subject::Row).collect())
             }
-        }
+        })
     }
 
     fn indices(&mut self, named: &Spanned<Vec<Spanned<String>>>, noun: &str, known: &[String]) -> Vec<usize> {
@@ -852,7 +856,14 @@ impl<'a> Check<'a> {
         match raw {
             RawOutcome::Visible(None) => Outcome::Visible(None),
             RawOutcome::Visible(Some(columns)) => {
-                self.not_empty(&columns.visible, "column");
+                if columns.visible.value.is_empty() {
+                    self.reader.report(
+                        columns.visible.mark,
+                        Kind::BadValue,
+                        "this names no column",
+                        "name those that are to be seen, or write `visible` alone for whichever",
+                    );
+                }
                 let columns = columns.visible.value.iter();
                 Outcome::Visible(Some(
                     columns
@@ -965,7 +976,7 @@ impl<'a> Check<'a> {
 
     // What the cells ask of the rest of the file.
 
-    fn what_the_cells_need(&mut self, raw: &RawMatrix, rows: &mut [RowSpec], functions: &[String]) {
+    fn what_the_rows_need(&mut self, raw: &RawMatrix, rows: &mut [RowSpec]) {
         let asked: BTreeSet<_> = self
             .cells
             .keys()
@@ -1006,11 +1017,13 @@ impl<'a> Check<'a> {
                 }
             }
         }
-        for (index, ((name, _), _)) in raw.functions.0.iter().zip(functions).enumerate() {
-            let called = asked
-                .iter()
-                .any(|(subject, ..)| *subject == Subject::Function(index));
-            if !called && self.reader.problems.is_empty() {
+    }
+
+    /// A row may be there for another one's sake; a function that nobody calls is a rule that was forgotten.
+    fn all_are_called(&mut self, raw: &RawMatrix) {
+        let called: BTreeSet<_> = self.cells.keys().map(|(subject, ..)| *subject).collect();
+        for (index, (name, _)) in raw.functions.0.iter().enumerate().take(SUBJECTS_MAX) {
+            if !called.contains(&Subject::Function(index)) {
                 self.reader.report(
                     name.mark,
                     Kind::BadValue,

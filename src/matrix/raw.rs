@@ -263,7 +263,8 @@ impl JsonSchema for CodeText {
             "description": "An SQLSTATE, a code of PostgREST, or the number of a Realtime error record.",
             "anyOf": [
                 {"type": "string", "pattern": "^([0-9A-Z]{5}|PGRST[0-9A-Z]{1,3}|[0-9]{3})$"},
-                {"type": "integer", "minimum": 100, "maximum": 99999}
+                {"type": "integer", "minimum": 100, "maximum": 999},
+                {"type": "integer", "minimum": 10000, "maximum": 99999}
             ],
             "examples": ["42501", "401"]
         })

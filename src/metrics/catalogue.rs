@@ -125,6 +125,12 @@ catalogue! {
     /// The middle of the interval, where a duration is known as one.
     HOP_DURATION = Histogram "hop_duration_seconds" ["seconds"] {"chain", "target", "hop"}
         bound "17 C T H", "How long a hop took from its cause to its effect";
+    /// For a waterfall: a histogram cannot say when a hop began, nor what the last run took.
+    HOP_STARTED = Gauge "last_run_hop_start_seconds" ["seconds"] {"chain", "target", "hop"}
+        bound "C T H", "When in the last run the hop's cause was seen, counted from the act; the middle of the interval";
+    /// The same middle that [`HOP_DURATION`] counts, of hops that were seen.
+    HOP_TOOK = Gauge "last_run_hop_duration_seconds" ["seconds"] {"chain", "target", "hop"}
+        bound "C T H", "How long the hop took in the last run, from its cause to its effect";
     /// Cold and warm are two populations: an idle Realtime server polls more slowly.
     NOTIFICATION_DELAY = Histogram "event_notification_delay_seconds" ["seconds"] {"chain", "target", "source", "temperature"}
         bound "34 C T S, S: tables listened to", "Time from the commit of a row to the arrival of its notification";
@@ -173,6 +179,36 @@ catalogue! {
     /// The true offset lies within this of [`CLOCK_OFFSET`].
     CLOCK_UNCERTAINTY = Gauge "clock_offset_uncertainty_seconds" ["seconds"] {"chain", "target", "peer"}
         bound "4 C T", "Half the width of the interval in which the clock offset lies";
+    /// From the moment for which a start was planned, jitter included. A busy machine shows here first.
+    SCHEDULE_LAG = Histogram "schedule_lag_seconds" ["seconds"] {"chain", "target", "probe"}
+        bound "17 P, P: scheduled probes", "How long after its planned moment a scheduled run began";
+    /// Slots that brought no run. They are not made up for.
+    SCHEDULE_SKIPPED = Counter "schedule_skipped_total" {"chain", "target", "probe", "reason"}
+        bound "3 P", "Slots of the schedule that were passed over, by reason";
+    /// Echo of the config, for rules that compare with it. Of a cron pattern: the interval behind the last slot.
+    INTERVAL = Gauge "interval_seconds" ["seconds"] {"chain", "target", "probe"}
+        bound "P", "The interval between two scheduled runs";
+    /// 0 or 1 for each probe: two runs of one probe are never made together.
+    IN_PROGRESS = Gauge "runs_in_progress" {"chain", "target", "probe"}
+        bound "P", "Runs that are being made, delivery included";
+    /// The verdict stands, whatever becomes of its delivery.
+    EXPORT_FAILURES = Counter "export_failures_total" {"sink"}
+        bound "5", "Deliveries of a run to a sink that failed";
+    /// Tells which config a daemon works by.
+    CONFIG_INFO = Info "config_info" {"sha256"}
+        bound "1", "First 16 hex digits of the SHA-256 of the config file";
+    /// A restart shows as a step.
+    START_TIMESTAMP = Gauge "start_timestamp_seconds" ["seconds"] {}
+        bound "1", "When the daemon started, seconds since 1970";
+    /// Stands still when the loop does.
+    TICK_TIMESTAMP = Gauge "scheduler_tick_timestamp_seconds" ["seconds"] {}
+        bound "1", "When the scheduler last looked at its clock, seconds since 1970";
+    /// A socket of a run that is never closed shows here.
+    OPEN_FILES = Gauge "open_files" {}
+        bound "1", "File descriptors that the daemon has open";
+    /// What the kernel accounts to the process.
+    RESIDENT_MEMORY = Gauge "resident_memory_bytes" ["bytes"] {}
+        bound "1", "Memory of the daemon that is in RAM";
 }
 
 #[cfg(test)]
@@ -194,7 +230,8 @@ mod tests {
             );
             assert_eq!(metric.kind == Type::Counter, name.ends_with("_total"), "{name}");
             assert_eq!(metric.kind == Type::Info, name.ends_with("_info"), "{name}");
-            assert_eq!(metric.unit.is_some(), name.ends_with("_seconds"), "{name}");
+            let unit = ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(unit));
+            assert_eq!(metric.unit, unit, "{name}");
             assert!(!metric.help.ends_with('.') && !metric.bound.is_empty(), "{name}");
         }
     }

@@ -12,7 +12,7 @@ use super::text::{self, Format};
 /// A file of ours has some hundred lines. One that is larger is somebody else's, and is not read.
 const PREVIOUS_BYTES_MAX: u64 = 4 << 20;
 
-/// Why the metrics file was not written. The verdict of the run stands; the caller reports this beside it.
+/// Why a file was not written. The verdict of the run stands; the caller reports this beside it.
 #[derive(Debug, Error)]
 #[error("cannot {step} {path}: {source}", path = path.display())]
 pub struct FileError {
@@ -39,12 +39,26 @@ pub fn write(path: &Path, samples: Vec<Sample>) -> Result<(), FileError> {
         move |source| FileError { step, path, source }
     };
     let previous = read(path).map_err(failed("read the earlier metrics in", path))?;
-    let text = text::encode(&text::continued(samples, &previous), Format::Prometheus);
+    replace(
+        path,
+        &text::encode(&text::continued(samples, &previous), Format::Prometheus),
+    )
+}
+
+/// Puts a text in the place of what stands at `path`, in one step, as [`write`] does.
+///
+/// # Errors
+/// [`FileError`] with the step that failed.
+pub fn replace(path: &Path, text: &str) -> Result<(), FileError> {
+    let failed = |step, path: &Path| {
+        let path = path.to_owned();
+        move |source| FileError { step, path, source }
+    };
     let temporary = temporary(path);
     let written = write_whole(&temporary, text.as_bytes())
         .map_err(failed("write", &temporary))
         .and_then(|()| {
-            std::fs::rename(&temporary, path).map_err(failed("put the new metrics in place at", path))
+            std::fs::rename(&temporary, path).map_err(failed("put the new file in place at", path))
         });
     if written.is_err() {
         // Best effort: the error that is reported is the one that matters.

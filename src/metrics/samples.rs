@@ -66,6 +66,14 @@ impl Histogram {
         });
     }
 
+    /// Adds an observation that no trace shows.
+    pub(crate) fn observe_plain(&mut self, took: std::time::Duration) {
+        let value = took.as_secs_f64();
+        let bucket = BUCKETS_SECONDS.partition_point(|bound| *bound < value);
+        self.buckets[bucket] += 1;
+        self.sum += value;
+    }
+
     /// How many observations there are.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -180,10 +188,15 @@ impl Collector<'_> {
             };
             self.truth(&metric::HOP_UP, &[&hop.id], up);
             self.truth(&metric::HOP_REACHED, &[&hop.id], reached);
+            if let Some(start) = hop.start {
+                let from_act = seconds(start.middle().saturating_sub(record.act_began()));
+                self.gauge(&metric::HOP_STARTED, &[&hop.id], from_act);
+            }
             let mut took = Histogram::default();
             if let Some(duration) = hop.duration.filter(|_| up) {
                 let at = hop.end.map_or(0, |end| end.middle());
                 took.observe(duration.middle(), &record.trace_id, self.began + seconds(at));
+                self.gauge(&metric::HOP_TOOK, &[&hop.id], seconds(duration.middle()));
             }
             self.push(
                 &metric::HOP_DURATION,

@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use super::accumulate::{self, Before};
 use super::catalogue::{self, BUCKETS_SECONDS, Metric, Type};
 use super::samples::{Exemplar, Histogram, Sample, Value};
 
@@ -54,59 +55,111 @@ pub fn encode(samples: &[Sample], format: Format) -> String {
     text
 }
 
-/// Goes on from what an earlier run left: counters and histograms add up, and the two gauges that a run
-/// may have no news of ([`super::samples::samples`]) keep their value.
+/// Goes on from what an earlier run left, in a file of ours or in a Pushgateway: [`accumulate::continued`].
 ///
-/// `previous` is the text that [`encode`] wrote in [`Format::Prometheus`]; lines that are none of ours are
-/// ignored. Series of another chain or target, and of hops that the chain no longer has, are not carried on.
+/// `previous` is the text that [`encode`] wrote in [`Format::Prometheus`], or the same series as another program
+/// writes them (labels in another order and more of them, `le="1"` for `le="1.0"`); lines that are none of ours
+/// are ignored.
 #[must_use]
-pub fn continued(mut samples: Vec<Sample>, previous: &str) -> Vec<Sample> {
-    let before: HashMap<&str, f64> = previous
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.rsplit_once(' '))
-        .filter_map(|(series, value)| Some((series, value.parse().ok()?)))
-        .filter(|(_, value): &(_, f64)| value.is_finite())
-        .collect();
-    let number = |series: String| before.get(series.as_str()).copied();
-    let whole = |series: String| number(series).map_or(0, |value| value.max(0.0) as u64);
-    for sample in &mut samples {
-        let (metric, labels) = (sample.metric, &sample.labels);
-        match &mut sample.value {
-            Value::Gauge(_) => {}
-            Value::Counter(now) => {
-                *now = now.saturating_add(whole(series(metric, "", labels, None)));
-            }
-            Value::Histogram(now) => {
-                let mut below = 0;
-                for (bucket, bound) in bounds().enumerate() {
-                    let cumulative = whole(series(metric, "_bucket", labels, Some(&bound)));
-                    let own = cumulative.saturating_sub(below);
-                    now.buckets[bucket] = now.buckets[bucket].saturating_add(own);
-                    below = below.max(cumulative);
-                }
-                now.sum += number(series(metric, "_sum", labels, None)).unwrap_or(0.0);
-            }
-        }
+pub fn continued(samples: Vec<Sample>, previous: &str) -> Vec<Sample> {
+    accumulate::continued(samples, &Parsed::read(previous))
+}
+
+/// Series of an earlier text, by name, labels and bound.
+struct Parsed(HashMap<(String, Vec<String>, Option<u64>), f64>);
+
+impl Parsed {
+    fn read(text: &str) -> Self {
+        let lines = text.lines().filter_map(parse_line);
+        Self(lines.filter(|(_, value)| value.is_finite()).collect())
     }
-    let Some(run) = samples
-        .iter()
-        .find(|sample| sample.metric == &catalogue::LAST_RUN_TIMESTAMP)
-    else {
-        return samples;
+
+    fn get(&self, metric: &Metric, suffix: &str, labels: &[String], le: Option<f64>) -> Option<f64> {
+        let key = (
+            format!("{}{suffix}", metric.name),
+            labels.to_vec(),
+            le.map(f64::to_bits),
+        );
+        self.0.get(&key).copied()
+    }
+}
+
+impl Before for Parsed {
+    fn number(&self, metric: &'static Metric, labels: &[String]) -> Option<f64> {
+        self.get(metric, "", labels, None)
+    }
+
+    fn histogram(&self, metric: &'static Metric, labels: &[String]) -> Option<Histogram> {
+        let mut found = Histogram::default();
+        let mut below = 0;
+        let limits = BUCKETS_SECONDS.iter().copied().chain([f64::INFINITY]);
+        for (bucket, bound) in found.buckets.iter_mut().zip(limits) {
+            let cumulative = self
+                .get(metric, "_bucket", labels, Some(bound))
+                .map_or(0, |value| value.max(0.0) as u64);
+            *bucket = cumulative.saturating_sub(below);
+            below = below.max(cumulative);
+        }
+        found.sum = self.get(metric, "_sum", labels, None).unwrap_or(0.0);
+        Some(found)
+    }
+}
+
+type Line = ((String, Vec<String>, Option<u64>), f64);
+
+/// One line of one of our metrics. Labels that the catalogue does not know (`job`, `instance`) are left out.
+fn parse_line(line: &str) -> Option<Line> {
+    if line.starts_with('#') {
+        return None;
+    }
+    let (series, value) = line.rsplit_once(' ')?;
+    let value = value.parse().ok()?;
+    let (name, pairs) = match series.split_once('{') {
+        Some((name, rest)) => (name, pairs(rest.strip_suffix('}')?)?),
+        None => (series, HashMap::new()),
     };
-    let labels = run.labels.clone();
-    for metric in [&catalogue::LAST_RUN_SUCCESS, &catalogue::LAST_SUCCESS_TIMESTAMP] {
-        let missing = !samples.iter().any(|sample| sample.metric == metric);
-        if let Some(kept) = number(series(metric, "", &labels, None)).filter(|_| missing) {
-            samples.push(Sample {
-                metric,
-                labels: labels.clone(),
-                value: Value::Gauge(kept),
-            });
-        }
+    let of_name = |metric: &&&Metric| {
+        let rest = name.strip_prefix(metric.name);
+        rest.is_some_and(|suffix| match metric.kind {
+            Type::Histogram => ["_bucket", "_sum", "_count"].contains(&suffix),
+            _ => suffix.is_empty(),
+        })
+    };
+    let metric = catalogue::ALL.iter().find(of_name)?;
+    let labels = metric
+        .labels
+        .iter()
+        .map(|label| pairs.get(*label).cloned())
+        .collect::<Option<Vec<_>>>()?;
+    let le = match pairs.get("le") {
+        Some(bound) => Some(bound.parse::<f64>().ok()?.to_bits()),
+        None => None,
+    };
+    Some(((name.to_owned(), labels, le), value))
+}
+
+/// `a="b",c="d"`.
+fn pairs(text: &str) -> Option<HashMap<&str, String>> {
+    let mut found = HashMap::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (name, quoted) = rest.split_once("=\"")?;
+        let mut value = String::new();
+        let mut characters = quoted.char_indices();
+        let end = loop {
+            match characters.next()? {
+                (at, '"') => break at,
+                (_, '\\') => match characters.next()? {
+                    (_, 'n') => value.push('\n'),
+                    (_, other) => value.push(other),
+                },
+                (_, other) => value.push(other),
+            }
+        };
+        found.insert(name, value);
+        rest = quoted.get(end + 1..)?.trim_start_matches(',');
     }
-    samples
+    Some(found)
 }
 
 fn head(text: &mut String, metric: &Metric, format: Format) {
@@ -185,6 +238,9 @@ fn series(metric: &Metric, suffix: &str, labels: &[String], le: Option<&str>) ->
         .map(|(name, value)| format!("{name}=\"{}\"", escape(value)))
         .chain(le.map(|bound| format!("le=\"{bound}\"")))
         .collect();
+    if pairs.is_empty() {
+        return format!("{}{suffix}", metric.name);
+    }
     format!("{}{suffix}{{{}}}", metric.name, pairs.join(","))
 }
 
@@ -232,10 +288,39 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_pushgateway_s_own_way_of_writing_is_understood() {
+        let text = "# TYPE throughline_runs_total counter\n\
+            throughline_runs_total{chain=\"c\",instance=\"\",job=\"throughline\",outcome=\"pass\",target=\"t\"} 3\n\
+            throughline_hop_duration_seconds_bucket{chain=\"c\",hop=\"h\",instance=\"\",job=\"throughline\",target=\"t\",le=\"1\"} 2\n\
+            throughline_hop_duration_seconds_bucket{chain=\"c\",hop=\"h\",instance=\"\",job=\"throughline\",target=\"t\",le=\"+Inf\"} 5\n\
+            throughline_last_run_timestamp_seconds{chain=\"c\",instance=\"\",job=\"throughline\",target=\"t\"} 1.795217461e+09\n";
+        let read = Parsed::read(text);
+        let labels = |last: &str| ["c".to_owned(), "t".to_owned(), last.to_owned()];
+        assert_eq!(read.number(&catalogue::RUNS, &labels("pass")), Some(3.0));
+        assert_eq!(
+            read.number(&catalogue::LAST_RUN_TIMESTAMP, &labels("")[..2]),
+            Some(1_795_217_461.0)
+        );
+        let buckets = read
+            .histogram(&catalogue::HOP_DURATION, &labels("h"))
+            .unwrap()
+            .buckets;
+        assert_eq!((buckets[9], buckets[14]), (2, 3));
+    }
+
     proptest! {
         #[test]
         fn a_label_value_survives_whatever_it_holds(value in any::<String>()) {
             prop_assert_eq!(unescape(&escape(&value)), value);
+        }
+
+        #[test]
+        fn what_was_written_is_read_again(value in any::<String>()) {
+            let text = encode(&[sample(&value)], Format::Prometheus);
+            let read = Parsed::read(&text);
+            let labels = ["chain".to_owned(), value];
+            prop_assert_eq!(read.number(&catalogue::LAST_RUN_SUCCESS, &labels), Some(1.0), "{}", text);
         }
 
         #[test]

@@ -6,6 +6,7 @@
 pub mod checklist;
 pub mod json;
 pub mod junit;
+pub mod line;
 pub mod matrix;
 mod page;
 pub mod progress;

@@ -40,24 +40,6 @@ pub(super) fn lines(record: &RunRecord, style: Style) -> Vec<String> {
         .collect()
 }
 
-/// Run time at which the act began: offsets are told from here, as the reference timings are.
-fn act_began(record: &RunRecord) -> RunNanos {
-    record
-        .phases
-        .iter()
-        .find(|phase| phase.name == "act")
-        .map(|phase| phase.start_ns)
-        .or_else(|| {
-            record
-                .hops
-                .iter()
-                .filter_map(|hop| hop.start)
-                .map(Interval::middle)
-                .min()
-        })
-        .unwrap_or(0)
-}
-
 /// The time axis of the bars.
 struct Axis {
     zero: RunNanos,
@@ -69,7 +51,7 @@ struct Axis {
 
 impl Axis {
     fn of(record: &RunRecord) -> Self {
-        let zero = act_began(record);
+        let zero = record.act_began();
         let hops = record.hops.iter().flat_map(|hop| [hop.start, hop.end]);
         let activities = record
             .workflows
@@ -197,7 +179,7 @@ impl Row {
             name: style.clean(&hop.id),
             service: style.clean(&hop.service),
             offset: start
-                .map(|start| offset(start - act_began(record)))
+                .map(|start| offset(start - record.act_began()))
                 .unwrap_or_default(),
             bar,
             took,

@@ -1,11 +1,13 @@
-//! OTLP over HTTP: one POST with the whole trace, whose answer is the result.
+//! OTLP over HTTP: one POST with the whole trace, or with all metrics of a run, whose answer is the result.
 
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use prost::Message as _;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Url, redirect};
@@ -21,7 +23,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 const WORDS_MAX: usize = 300;
 const PROTOBUF: &str = "application/x-protobuf";
 
-/// Why a trace was not taken. The verdict of the run stands; the caller reports this beside it.
+/// Why a trace, or the metrics of a run, were not taken. The verdict of the run stands; the caller reports this beside it.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OtlpError {
@@ -50,18 +52,20 @@ pub enum OtlpError {
         /// The deadline.
         deadline: Duration,
     },
-    /// The collector answered and did not take the trace.
-    #[error("the collector at {endpoint} refused the trace with status {status}: {words}")]
+    /// The collector answered and did not take it.
+    #[error("the collector at {endpoint} refused the {what} with status {status}: {words}")]
     Refused {
         /// Scheme, host and port.
         endpoint: String,
+        /// `trace` or `metrics`.
+        what: &'static str,
         /// HTTP status. 401 and 403: look at the headers; 404: at the path; 429 and 503: it is overloaded.
         status: u16,
         /// What it said, shortened.
         words: String,
     },
-    /// The collector took some spans only.
-    #[error("the collector at {endpoint} rejected {rejected} of {sent} spans: {words}")]
+    /// The collector took some spans, or data points, only.
+    #[error("the collector at {endpoint} rejected {rejected} of {sent} {items}: {words}")]
     PartlyRejected {
         /// Scheme, host and port.
         endpoint: String,
@@ -69,6 +73,8 @@ pub enum OtlpError {
         rejected: i64,
         /// Of how many.
         sent: usize,
+        /// `spans` or `data points`.
+        items: &'static str,
         /// What it said, shortened.
         words: String,
     },
@@ -82,19 +88,32 @@ pub enum OtlpError {
     },
 }
 
-/// A trace that was taken.
+/// A trace that was taken, or metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
-    /// How many spans were sent; all were taken.
+    /// How many spans (or data points) were sent; all were taken.
     pub spans: usize,
     /// A warning of the collector, shortened.
     pub warning: Option<String>,
 }
 
-/// Where traces go.
+/// One request on its way.
+struct Parcel {
+    /// The last part of the URL's path, as OTLP fixes it.
+    signal: &'static str,
+    /// What a refusal calls it.
+    what: &'static str,
+    /// What it holds.
+    items: &'static str,
+    count: usize,
+    body: Vec<u8>,
+}
+
+/// Where traces and metrics go.
 #[derive(Debug, Clone)]
 pub struct Exporter {
     client: Client,
+    /// The base: `v1/traces` or `v1/metrics` is added.
     url: Url,
     /// Scheme, host and port: all that errors say of the endpoint, for a path may hold a token.
     endpoint: String,
@@ -102,7 +121,7 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// An exporter to `<endpoint>/v1/traces`. The deadline holds for the whole exchange. Values of headers
+    /// An exporter to `<endpoint>/v1/traces` and `<endpoint>/v1/metrics`. The deadline holds for the whole exchange. Values of headers
     /// (tokens) are never shown, and are not sent on to another host: redirects are not followed.
     ///
     /// # Errors
@@ -112,12 +131,11 @@ impl Exporter {
         headers: &[(String, SecretString)],
         deadline: Duration,
     ) -> Result<Self, OtlpError> {
-        let mut url = Url::parse(endpoint).map_err(|error| OtlpError::Endpoint(error.to_string()))?;
+        let url = Url::parse(endpoint).map_err(|error| OtlpError::Endpoint(error.to_string()))?;
         let origin = url.origin().ascii_serialization();
         if !matches!(url.scheme(), "http" | "https") {
             return Err(OtlpError::Endpoint(format!("its scheme is `{}`", url.scheme())));
         }
-        url.set_path(&format!("{}/v1/traces", url.path().trim_end_matches('/')));
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             let refused = || OtlpError::Header(name.clone());
@@ -147,7 +165,34 @@ impl Exporter {
     /// # Errors
     /// All variants of [`OtlpError`] that name an endpoint.
     pub async fn send(&self, request: &ExportTraceServiceRequest) -> Result<Receipt, OtlpError> {
-        match tokio::time::timeout(self.deadline, self.exchange(request)).await {
+        self.in_time(Parcel {
+            signal: "traces",
+            what: "trace",
+            items: "spans",
+            count: span_count(request),
+            body: request.encode_to_vec(),
+        })
+        .await
+    }
+
+    /// Sends the metrics of a run. It is not tried again: a receiver that took them and whose answer was lost
+    /// would count the run twice.
+    ///
+    /// # Errors
+    /// As [`Exporter::send`].
+    pub async fn send_metrics(&self, request: &ExportMetricsServiceRequest) -> Result<Receipt, OtlpError> {
+        self.in_time(Parcel {
+            signal: "metrics",
+            what: "metrics",
+            items: "data points",
+            count: point_count(request),
+            body: request.encode_to_vec(),
+        })
+        .await
+    }
+
+    async fn in_time(&self, parcel: Parcel) -> Result<Receipt, OtlpError> {
+        match tokio::time::timeout(self.deadline, self.exchange(parcel)).await {
             Ok(result) => result,
             Err(_) => Err(OtlpError::Deadline {
                 endpoint: self.endpoint.clone(),
@@ -156,16 +201,22 @@ impl Exporter {
         }
     }
 
-    async fn exchange(&self, request: &ExportTraceServiceRequest) -> Result<Receipt, OtlpError> {
+    async fn exchange(&self, parcel: Parcel) -> Result<Receipt, OtlpError> {
         let endpoint = || self.endpoint.clone();
         let unreachable = |error: reqwest::Error| OtlpError::Unreachable {
             endpoint: endpoint(),
             reason: in_words(&error),
         };
+        let mut url = self.url.clone();
+        url.set_path(&format!(
+            "{}/v1/{}",
+            url.path().trim_end_matches('/'),
+            parcel.signal
+        ));
         let response = self
             .client
-            .post(self.url.clone())
-            .body(request.encode_to_vec())
+            .post(url)
+            .body(parcel.body)
             .send()
             .await
             .map_err(unreachable)?;
@@ -187,6 +238,7 @@ impl Exporter {
         if !status.is_success() {
             return Err(OtlpError::Refused {
                 endpoint: endpoint(),
+                what: parcel.what,
                 status: status.as_u16(),
                 words: shortened(&String::from_utf8_lossy(&answer)),
             });
@@ -198,18 +250,20 @@ impl Exporter {
                 words: format!("it answered {status} with a body that is not {PROTOBUF}"),
             });
         }
+        // The answer for metrics has the same fields under the same numbers.
         let answer = ExportTraceServiceResponse::decode(answer.as_slice()).map_err(|error| {
             OtlpError::NoCollector {
                 endpoint: endpoint(),
                 words: error.to_string(),
             }
         })?;
-        let sent = span_count(request);
+        let sent = parcel.count;
         match answer.partial_success {
             Some(partial) if partial.rejected_spans > 0 => Err(OtlpError::PartlyRejected {
                 endpoint: endpoint(),
                 rejected: partial.rejected_spans,
                 sent,
+                items: parcel.items,
                 words: shortened(&partial.error_message),
             }),
             partial => Ok(Receipt {
@@ -230,8 +284,26 @@ fn span_count(request: &ExportTraceServiceRequest) -> usize {
     scopes.map(|scope| scope.spans.len()).sum()
 }
 
+fn point_count(request: &ExportMetricsServiceRequest) -> usize {
+    let scopes = request
+        .resource_metrics
+        .iter()
+        .flat_map(|resource| &resource.scope_metrics);
+    let data = scopes
+        .flat_map(|scope| &scope.metrics)
+        .filter_map(|metric| metric.data.as_ref());
+    data.map(|data| match data {
+        Data::Gauge(gauge) => gauge.data_points.len(),
+        Data::Sum(sum) => sum.data_points.len(),
+        Data::Histogram(histogram) => histogram.data_points.len(),
+        // The encoder makes none of these.
+        Data::ExponentialHistogram(_) | Data::Summary(_) => 0,
+    })
+    .sum()
+}
+
 /// An error of the HTTP client with its causes, without the URL: its path may hold a token.
-fn in_words(error: &reqwest::Error) -> String {
+pub(crate) fn in_words(error: &reqwest::Error) -> String {
     let mut words = String::new();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -248,6 +320,6 @@ fn in_words(error: &reqwest::Error) -> String {
 }
 
 /// What another program said, made safe to show.
-fn shortened(said: &str) -> String {
+pub(crate) fn shortened(said: &str) -> String {
     words::shorten(&words::clean(said.trim(), true), WORDS_MAX, "…")
 }

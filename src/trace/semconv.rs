@@ -10,6 +10,8 @@ pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.37.0";
 pub const SERVICE_NAME: &str = "service.name";
 /// Its version; known of the prober only.
 pub const SERVICE_VERSION: &str = "service.version";
+/// Which of several it is: for metrics the chain and target, never a process.
+pub const SERVICE_INSTANCE_ID: &str = "service.instance.id";
 /// Which database a span talks of.
 pub const DB_SYSTEM_NAME: &str = "db.system.name";
 /// Its value for PostgreSQL.

@@ -138,6 +138,21 @@ impl Running {
         self
     }
 
+    /// Waits for a line on standard error that holds this.
+    pub(crate) async fn until_line(&mut self, part: &str) -> String {
+        let told = async {
+            loop {
+                match self.progress.recv().await {
+                    Some(line) if line.contains(part) => return Some(line),
+                    Some(_) => {}
+                    None => return None,
+                }
+            }
+        };
+        let told = within(PROGRESS_LIMIT, &format!("the line `{part}`"), told).await;
+        told.unwrap_or_else(|| panic!("it ended without a line `{part}`"))
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(self, signal: Signal) -> Self {
         let id = self.child.id().expect("it has not been waited for");

@@ -11,6 +11,8 @@ mod json;
 mod junit;
 mod matrix;
 mod metrics;
+mod series;
+mod sinks;
 mod terminal;
 mod trace;
 

@@ -30,6 +30,10 @@ pub(crate) enum Verb {
     Check(CheckArgs),
     /// Run the benches of the prober
     Bench(BenchArgs),
+    /// Build a container image from scratch, without Docker, and try it
+    Image(ImageArgs),
+    /// Change the alert rules in one place at a time and see that a test notices each change
+    Mutate(MutateArgs),
 }
 
 #[derive(Debug, Args)]
@@ -122,6 +126,29 @@ pub(crate) struct BenchArgs {
     /// Handed to `cargo bench` as they are
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     pub(crate) runner: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageArgs {
+    /// The archive to write: an OCI layout that `docker load` reads, too
+    #[arg(long, value_name = "FILE", default_value = "target/throughline-image.tar")]
+    pub(crate) out: PathBuf,
+    /// The image's name and tag
+    #[arg(long, value_name = "NAME:TAG", default_value = concat!("throughline:", env!("CARGO_PKG_VERSION")))]
+    pub(crate) tag: String,
+    /// Cargo's profile: `dev` builds faster and larger
+    #[arg(long, value_name = "PROFILE", default_value = "release")]
+    pub(crate) profile: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MutateArgs {
+    /// Only changes whose name holds this, such as an alert's name
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Option<String>,
+    /// Give up after so many minutes
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) minutes: u64,
 }
 
 #[cfg(test)]

@@ -12,7 +12,9 @@ mod check;
 mod cli;
 mod demo;
 mod environment;
+mod image;
 mod interrupt;
+mod mutate;
 mod parts;
 mod process;
 mod progress;
@@ -45,6 +47,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Test(args) => test::run(&environment, &interrupt, &args),
         Verb::Check(args) => check::run(&environment, &interrupt, &args),
         Verb::Bench(args) => bench::run(&environment, &interrupt, &args),
+        Verb::Image(args) => image::run(&environment, &interrupt, &args),
+        Verb::Mutate(args) => mutate::run(&environment, &interrupt, &args),
     }
 }
 

@@ -229,8 +229,10 @@ pub(crate) fn version_line(mut command: Command, interrupt: &Interrupt) -> Resul
             String::from_utf8_lossy(&output.stderr).trim()
         );
     }
-    let text = String::from_utf8_lossy(&output.stdout);
-    match text.lines().map(str::trim).find(|line| !line.is_empty()) {
+    // Debian's Pushgateway tells its version on standard error.
+    let texts = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    let mut lines = texts.iter().flat_map(|text| text.lines()).map(str::trim);
+    match lines.find(|line| !line.is_empty()) {
         Some(line) => Ok(line.to_owned()),
         None => bail!("`{what}` printed nothing"),
     }

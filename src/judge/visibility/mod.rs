@@ -195,10 +195,12 @@ pub fn note_of(identity: &IdentityRecord, catalog: &Catalog) -> Option<String> {
     let name = identity.role.as_deref()?;
     let role = catalog.role(name)?;
     if role.superuser {
-        Some(format!("{name} is a superuser: nothing is refused to it"))
+        Some(format!(
+            "the role {name} is a superuser: nothing is refused to it"
+        ))
     } else if role.bypass_rls {
         Some(format!(
-            "{name} bypasses row-level security: no policy is asked for it"
+            "the role {name} bypasses row-level security: no policy is asked for it"
         ))
     } else {
         None

@@ -144,11 +144,11 @@ impl Bench {
             .iter()
             .map(|(name, using)| {
                 json!({"name": name, "permissive": true, "command": "select", "roles": ["authenticated"],
-                    "applies_to": ["authenticated"], "using": using, "with_check": null, "calls": [], "reads": [], "sub_selects": []})
+                    "applies_to": ["authenticated"], "using": using, "with_check": null, "calls": [], "reads": [], "sub_selects": false})
             })
             .collect();
         let grant = |role: &str| {
-            json!({"role": role, "schema_usage": true, "owns": false, "select": true, "insert": false,
+            json!({"role": role, "schema_usage": true, "owns": false, "select": true, "insert": true,
                 "update": false, "delete": false, "select_columns": [], "insert_columns": [], "update_columns": []})
         };
         let role = |name: &str, bypass: bool| {

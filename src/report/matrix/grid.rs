@@ -17,6 +17,8 @@ const NAMED_MAX: usize = 20;
 const REASONS_MAX: usize = 20;
 /// Cells that are named for one reason.
 const CELLS_OF_REASON_MAX: usize = 6;
+/// Different words that are shown for one reason.
+const SAID_MAX: usize = 2;
 /// Lines of the checklist.
 const CHECKS_MAX: usize = 20;
 /// Notes of identities.
@@ -368,7 +370,7 @@ fn notes(page: &mut Page, visibility: &VisibilityRecord) {
     }
 }
 
-/// Cells that came out the same way for the same reason.
+/// Cells of one object that came out the same way through the same thing.
 struct Reason<'a> {
     cells: Vec<&'a CellRecord>,
 }
@@ -380,15 +382,10 @@ impl<'a> Reason<'a> {
         let mut reasons: Vec<Self> = vec![];
         for outcome in CellOutcome::ALL.into_iter().skip(1) {
             for cell in visibility.cells.iter().filter(|cell| cell.outcome == outcome) {
-                let said = (cell.expected.to_string(), seen_in_full(&cell.seen));
-                let same = (
-                    outcome,
-                    &cell.object,
-                    cell.code,
-                    &cell.detail,
-                    &cell.through,
-                    said,
-                );
+                // Sentences name the identity and the operation, so one policy would make a reason for each
+                // cell. Where nothing was found behind a cell, only the sentence says what belongs together.
+                let behind = cell.through.as_ref().unwrap_or(&cell.detail);
+                let same = (outcome, &cell.object, cell.code, behind);
                 let place = *places.entry(same).or_insert_with(|| {
                     reasons.push(Self { cells: vec![] });
                     reasons.len() - 1
@@ -397,6 +394,19 @@ impl<'a> Reason<'a> {
             }
         }
         reasons
+    }
+
+    /// What the cells say, each thing once, with how many more there are.
+    fn said(&self, of: impl Fn(&CellRecord) -> String) -> (Vec<String>, usize) {
+        let mut known = std::collections::HashSet::new();
+        let all: Vec<String> = self
+            .cells
+            .iter()
+            .map(|cell| of(cell))
+            .filter(|text| known.insert(text.clone()))
+            .collect();
+        let more = all.len().saturating_sub(SAID_MAX);
+        (all.into_iter().take(SAID_MAX).collect(), more)
     }
 
     fn tell(&self, page: &mut Page) {
@@ -431,13 +441,21 @@ impl<'a> Reason<'a> {
             &format!("{} {} ", sign.shown(style), first.outcome.as_str()),
             &format!("{}: {}{code}", style.clean(&first.object), named.join(", ")),
         );
-        let expected = style.clean(&first.expected.to_string());
-        let seen = style.clean(&seen_in_full(&first.seen));
-        page.row("  declared", &format!("{expected}{arrow}{seen}"));
-        if let Some(exception) = &first.exception {
-            page.row("  exception", &style.clean(exception));
+        let declared = |cell: &CellRecord| format!("{}{arrow}{}", cell.expected, seen_in_full(&cell.seen));
+        let exception = |cell: &CellRecord| cell.exception.clone().unwrap_or_default();
+        let why = |cell: &CellRecord| cell.detail.clone();
+        for (label, (texts, more)) in [
+            ("  declared", self.said(declared)),
+            ("  exception", self.said(exception)),
+            ("  why", self.said(why)),
+        ] {
+            for (index, text) in texts.iter().filter(|text| !text.is_empty()).enumerate() {
+                page.row(if index == 0 { label } else { "" }, &style.clean(text));
+            }
+            if more > 0 {
+                page.row("", &format!("and {more} more alike, in the JSON report"));
+            }
         }
-        page.row("  why", &style.clean(&first.detail));
         if let Some(through) = &first.through {
             page.row("  through", &style.clean(through));
         }

@@ -2,11 +2,14 @@
 //! may be found, which version is known to work, and how to install that.
 
 mod cargo_nextest;
+mod go;
 mod js_client;
+mod kubernetes_validate;
+mod kustomize;
+mod monitoring;
 mod npm;
 mod postgres;
 mod postgrest;
-mod promtool;
 mod setpriv;
 mod temporal;
 #[cfg(test)]
@@ -117,7 +120,26 @@ const SANDBOX: &[(&str, Obtain)] = &[
 const CLIENT: (&str, Obtain) = (js_client::NAME, js_client::obtain);
 
 /// What only the tests need besides.
-const TESTS: &[(&str, Obtain)] = &[CLIENT, (promtool::NAME, promtool::obtain)];
+const TESTS: &[(&str, Obtain)] = &[
+    CLIENT,
+    (monitoring::PROMTOOL.name, |context| {
+        monitoring::PROMTOOL.obtain(context)
+    }),
+    (monitoring::PROMETHEUS.name, |context| {
+        monitoring::PROMETHEUS.obtain(context)
+    }),
+    (monitoring::PUSHGATEWAY.name, |context| {
+        monitoring::PUSHGATEWAY.obtain(context)
+    }),
+    (monitoring::ALERTMANAGER.name, |context| {
+        monitoring::ALERTMANAGER.obtain(context)
+    }),
+    (monitoring::AMTOOL.name, |context| {
+        monitoring::AMTOOL.obtain(context)
+    }),
+    (kustomize::NAME, kustomize::obtain),
+    (kubernetes_validate::NAME, kubernetes_validate::obtain),
+];
 
 /// Finds or installs what the sandbox is made of.
 ///
@@ -146,6 +168,17 @@ pub(crate) fn for_tests(context: &Context<'_>) -> Result<Parts> {
         }
     }
     Ok(parts)
+}
+
+/// Finds or installs promtool alone.
+///
+/// # Errors
+/// It is missing and cannot be installed.
+pub(crate) fn promtool(context: &Context<'_>) -> Result<PathBuf> {
+    let start = Instant::now();
+    let found = monitoring::PROMTOOL.obtain(context)?;
+    progress::part(&found, start.elapsed());
+    Ok(found.path)
 }
 
 fn obtain_all(context: &Context<'_>, wanted: &[(&str, Obtain)]) -> Result<Parts> {

@@ -1,12 +1,12 @@
 //! The Temporal CLI, whose `server start-dev` is the real server in one process.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Context, Found, How, required_tool, version_line};
+use super::{Context, Found, How, go, version_line};
 use crate::process;
 use crate::progress::{self, Pulse};
 
@@ -16,8 +16,6 @@ pub(crate) const NAME: &str = "Temporal CLI";
 const VERSION: &str = "v1.5.1";
 const PACKAGE: &str = "github.com/temporalio/cli/cmd/temporal";
 const VARIABLE: &str = "TEMPORAL_CLI";
-/// The CLI asks for Go 1.25, and from this one on Go fetches the toolchain that a module asks for by itself.
-const OLDEST_GO_MINOR: u32 = 21;
 /// Three minutes on two idle cores; many times that on busy ones.
 const DEADLINE: Duration = Duration::from_secs(40 * 60);
 
@@ -64,7 +62,10 @@ pub(crate) fn obtain(context: &Context<'_>) -> Result<Found> {
 
 /// Builds it from source into `bin`: there is no package of the binary in any registry.
 fn build(context: &Context<'_>, bin: &Path) -> Result<()> {
-    let go = go(context)?;
+    let why = format!(
+        "it builds the Temporal CLI {VERSION} (or put a `temporal` on the PATH, or name one by {VARIABLE})"
+    );
+    let go = go::find(context, &why)?;
     progress::note("Temporal CLI: building it from source; about 3 minutes on two cores, once");
     let log = context.cache.log("temporal")?;
     let mut command = Command::new(go);
@@ -84,34 +85,6 @@ fn build(context: &Context<'_>, bin: &Path) -> Result<()> {
         },
     )
     .context("the Go module proxy has to be reachable for this, and 4 GB of disk be free for its caches")
-}
-
-/// A Go that can build it, or a message that says where to get one.
-fn go(context: &Context<'_>) -> Result<PathBuf> {
-    let why = format!(
-        "it builds the Temporal CLI {VERSION} (or put a `temporal` on the PATH, or name one by {VARIABLE})"
-    );
-    let sudo = if context.environment.is_root() {
-        ""
-    } else {
-        "sudo "
-    };
-    let remedy = format!(
-        "{sudo}apt-get install -y -t bookworm-backports golang-go (Debian 12's own is too old), or unpack the Go \
-         project's archive of Go 1.25 or newer into /usr/local/go and put /usr/local/go/bin on the PATH"
-    );
-    let go = required_tool(context, "go", &why, &remedy)?;
-    let version = version_line(context, &go, &["version"])?;
-    let mut numbers = version
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix("go1."))
-        .unwrap_or_default()
-        .split('.');
-    let minor: u32 = numbers.next().and_then(|minor| minor.parse().ok()).unwrap_or(0);
-    if minor < OLDEST_GO_MINOR {
-        bail!("`{version}` is older than 1.{OLDEST_GO_MINOR}; {why}. To install a newer one: {remedy}");
-    }
-    Ok(go)
 }
 
 /// The server's version in `temporal version 0.0.0-DEV (Server 1.29.1, UI 2.42.1)`. A CLI that was built from
