@@ -699,7 +699,7 @@ fn a_pod_may_talk_to_what_its_config_names_and_to_nobody_within_the_cluster_besi
 
 /// The overlay with one more component, built where nobody else looks.
 fn with(component: &str, overlay: &str) -> Vec<Value> {
-    let folder = tempfile::tempdir_in(root().join("target")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
     copy(&root().join("k8s"), &folder.path().join("k8s"));
     let file = folder
         .path()
