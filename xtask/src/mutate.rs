@@ -29,6 +29,9 @@ const EQUIVALENT: &str = "equivalent-mutants.txt";
 /// One file of tests on one mutant. A rule that is mutated into one that never ends is caught, too.
 const DEADLINE: Duration = Duration::from_secs(900);
 
+/// After so many mutants a line says that it goes on: all of them take longer than a coffee.
+const PROGRESS: usize = 25;
+
 /// Tries every mutant, or those that are asked for.
 pub(crate) fn run(environment: &Environment, interrupt: &Interrupt, args: &MutateArgs) -> Result<ExitCode> {
     let workspace = cargo::workspace(environment);
@@ -116,7 +119,12 @@ impl Bench<'_> {
                 scope.spawn(|| {
                     // Neighbouring mutants fall to the same file: the one that caught the last goes first.
                     let mut tests = self.tests.clone();
-                    while let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    loop {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(mutant) = mutants.get(index) else { break };
+                        if index > 0 && index % PROGRESS == 0 {
+                            progress::note(&format!("{index} tried"));
+                        }
                         match self.first_failure(&mutant.applied(&self.rules), &tests) {
                             Ok(Some(file)) => tests.sort_by_key(|test| *test != file),
                             Ok(None) => {
