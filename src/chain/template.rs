@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -206,22 +207,34 @@ impl TemplateValue {
     }
 }
 
-/// Names and their values.
+/// Names and their values. A clone shares the values until one of the two is given another.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Scope {
-    values: BTreeMap<String, Value>,
+    values: Arc<BTreeMap<String, Value>>,
+    /// What [`Scope::with`] added; it comes first.
+    own: BTreeMap<String, Value>,
 }
 
 impl Scope {
     /// Gives a name a value.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<Value>) {
-        self.values.insert(name.into(), value.into());
+        let name = name.into();
+        self.own.remove(&name);
+        Arc::make_mut(&mut self.values).insert(name, value.into());
+    }
+
+    /// The same names and one more, without a copy of them all: a matrix of 500 tables has thousands.
+    #[must_use]
+    pub fn with(&self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        let mut scope = self.clone();
+        scope.own.insert(name.into(), value.into());
+        scope
     }
 
     /// The value of a name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.values.get(name)
+        self.own.get(name).or_else(|| self.values.get(name))
     }
 }
 
@@ -241,6 +254,21 @@ pub const RUN_NAMES: &[(&str, &str)] = &[
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_name_that_was_added_to_a_copy_is_not_in_the_original_and_comes_first_in_the_copy() {
+        let mut original = scope();
+        let copy = original.with("id", "own").with("fresh", 1);
+        assert_eq!(copy.get("id"), Some(&json!("own")));
+        assert_eq!(copy.get("act.count"), Some(&json!(3)));
+        assert_eq!(original.get("id"), Some(&json!("abc")));
+        assert_eq!(original.get("fresh"), None);
+        original.set("id", "later");
+        assert_eq!(copy.get("id"), Some(&json!("own")));
+        let mut copy = copy;
+        copy.set("id", "set");
+        assert_eq!(copy.get("id"), Some(&json!("set")));
+    }
 
     fn scope() -> Scope {
         let mut scope = Scope::default();

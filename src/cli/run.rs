@@ -272,23 +272,26 @@ fn report(args: &RunArgs, record: &RunRecord) -> bool {
     let text = match args.output {
         Output::Text => {
             let style = Style::detect(args.color, std::io::stdout().is_terminal(), env);
-            Ok(terminal::render(record, style))
+            terminal::render(record, style)
         }
-        Output::Json => json::render(record),
-        Output::Junit => Ok(junit::render(
+        Output::Json => {
+            return match json::write(record, &mut std::io::stdout().lock()) {
+                Err(json::JsonError::Form(error)) if !error.is_io() => {
+                    sink_failed("report", &error.to_string());
+                    false
+                }
+                // As for the others: a reader that went away is not our failure.
+                _ => true,
+            };
+        }
+        Output::Junit => junit::render(
             record,
             junit::Options {
                 fail_on_degraded: args.fail_on == Some(FailOn::Degraded),
             },
-        )),
+        ),
     };
-    match text {
-        Ok(text) => say(&text),
-        Err(error) => {
-            sink_failed("report", &error.to_string());
-            return false;
-        }
-    }
+    say(&text);
     true
 }
 

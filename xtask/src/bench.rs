@@ -20,13 +20,15 @@ const DEADLINE: Duration = Duration::from_secs(90 * 60);
 pub(crate) fn run(environment: &Environment, interrupt: &Interrupt, args: &BenchArgs) -> Result<ExitCode> {
     let workspace = cargo::workspace(environment);
     let parts = setup::parts(environment, interrupt, For::Benches)?;
-    // The sandbox is what the prober is measured against, not what is measured: the one of the demo will do.
-    progress::stage("the sandbox");
-    let binaries = binaries::build(environment, interrupt, &workspace, Selection::Programs)?;
+    // The prober shares the machine's cores with what it measures: a gateway built for debugging would take more of
+    // them than the prober does, and the wall time would be its.
+    progress::stage("the sandbox, built for release");
+    let binaries = binaries::build(environment, interrupt, &workspace, Selection::ReleasePrograms)?;
     progress::stage("the benches");
     let mut command = cargo::command(environment, &workspace);
     command
-        .args(["bench", "-p", "throughline"])
+        // The same packages as above: cargo compiles no dependency twice.
+        .args(["bench", "--workspace"])
         .args(&args.runner)
         .envs(parts.variables())
         .env("THROUGHLINE_SANDBOX_BIN", &binaries.sandbox);

@@ -33,13 +33,16 @@ pub(crate) struct Binaries {
 pub(crate) enum Selection {
     Programs,
     ProgramsAndTests,
+    /// Both with the release profile: what the benches run.
+    ReleasePrograms,
 }
 
 impl Selection {
-    fn arguments(self) -> [&'static str; 3] {
+    fn arguments(self) -> &'static [&'static str] {
         match self {
-            Self::Programs => ["--workspace", "--bins", "--examples"],
-            Self::ProgramsAndTests => ["--workspace", "--bins", "--tests"],
+            Self::Programs => &["--workspace", "--bins", "--examples"],
+            Self::ProgramsAndTests => &["--workspace", "--bins", "--tests"],
+            Self::ReleasePrograms => &["--workspace", "--bins", "--examples", "--release"],
         }
     }
 }

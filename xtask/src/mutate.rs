@@ -122,7 +122,7 @@ impl Bench<'_> {
                     loop {
                         let index = next.fetch_add(1, Ordering::Relaxed);
                         let Some(mutant) = mutants.get(index) else { break };
-                        if index > 0 && index % PROGRESS == 0 {
+                        if index > 0 && index.is_multiple_of(PROGRESS) {
                             progress::note(&format!("{index} tried"));
                         }
                         match self.first_failure(&mutant.applied(&self.rules), &tests) {

@@ -209,7 +209,7 @@ fn finding(
     if let Some(fix) = &cause.fix {
         draft = draft.fix(fix.clone());
     }
-    if let Some(next) = next_command(case, cells) {
+    if let Some(next) = next_command(case, group.code, cells) {
         draft = draft.next(next);
     }
     Some(draft.finish(None, cause.unchecked.iter().cloned().collect()))
@@ -233,9 +233,32 @@ fn ways(case: &Case<'_>, cells: &[usize]) -> String {
 }
 
 /// What to ask the database next.
-fn next_command(case: &Case<'_>, cells: &[usize]) -> Option<String> {
+fn next_command(case: &Case<'_>, code: FindingCode, cells: &[usize]) -> Option<String> {
     let cell = &case.matrix.cells[*cells.first()?];
     Some(match cell.subject {
+        Subject::Row(row) if code == FindingCode::GrantMissing => {
+            let table = &case.matrix.rows[row].table;
+            format!(
+                "select grantee, privilege_type from information_schema.role_table_grants where table_schema = '{}' \
+                 and table_name = '{}';",
+                table.schema, table.name
+            )
+        }
+        Subject::Row(row) if matches!(code, FindingCode::NoPrimaryKey | FindingCode::NotInPublication) => {
+            let table = &case.matrix.rows[row].table;
+            let test = if code == FindingCode::NoPrimaryKey {
+                format!(
+                    "select conname, contype from pg_constraint where conrelid = '{}.{}'::regclass",
+                    table.schema, table.name
+                )
+            } else {
+                format!(
+                    "select pubname from pg_publication_tables where schemaname = '{}' and tablename = '{}'",
+                    table.schema, table.name
+                )
+            };
+            format!("{test};")
+        }
         Subject::Row(row) => {
             let table = &case.matrix.rows[row].table;
             format!(

@@ -5,14 +5,14 @@ use std::sync::PoisonError;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::hear::Ears;
 use super::{Looker, Ways};
 use crate::access::http::{HttpAnswer, error_words};
 use crate::access::postgrest::TableRequest;
-use crate::access::sql;
+use crate::access::sql::{self, SqlError};
 use crate::chain::model::{Match, UndoRows};
 use crate::chain::template::{Scope, TemplateValue};
 use crate::judge::evidence::resolve_all;
@@ -23,6 +23,8 @@ use crate::testdata;
 
 /// Rows that are made, or changed, at the same time.
 const AT_ONCE: usize = 8;
+/// Rows that one statement asks about.
+const QUESTIONS_AT_ONCE: usize = 100;
 
 /// What is known of a row of the matrix.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,15 +84,18 @@ pub(super) struct Made {
 
 /// The names, with a new `${fresh}`.
 pub(super) fn fresh(scope: &Scope) -> Scope {
-    let mut scope = scope.clone();
-    scope.set("fresh", Uuid::new_v4().to_string());
-    scope
+    scope.with("fresh", Uuid::new_v4().to_string())
 }
 
 /// The key of a row, resolved. The loader has checked that its names are known; a claim that a token does not
 /// carry is not, and then the row cannot be made.
 pub(super) fn key_of(row: &RowSpec, scope: &Scope) -> Result<Vec<(String, Value)>, String> {
     resolve_all(&row.key, scope).map_err(|error| error.to_string())
+}
+
+/// Whether the database said yes.
+fn is(answer: &Map<String, Value>, name: &str) -> bool {
+    answer.get(name).and_then(Value::as_bool).unwrap_or(false)
 }
 
 /// Why a request that belongs to the run itself did not succeed.
@@ -108,63 +113,73 @@ fn refusal(answer: &HttpAnswer) -> Option<String> {
 }
 
 impl Looker<'_> {
-    /// Makes every row that the matrix looks at.
+    /// Makes every row that the matrix looks at and that is not there yet, and looks whether it came to be.
     pub(super) async fn make_all(&mut self, ways: &Ways) {
         let this = &*self;
-        let made: Vec<(usize, RowState)> = stream::iter(0..this.matrix.rows.len())
-            .map(|row| async move {
-                let state = match this.make_new(row, ways).await {
-                    Ok(()) => RowState::made(),
-                    Err(why) => RowState::Absent(why),
-                };
-                (row, state)
-            })
+        let rows = (0..this.matrix.rows.len()).collect();
+        let question = |spec: &RowSpec| {
+            let key = key_of(spec, &this.names.scope)?;
+            let table = sql::table(&spec.table);
+            Ok(format!(
+                "exists (select 1 from {table} where {}) as there, \
+                 has_table_privilege({}, 'delete') as may_remove",
+                sql::all_of(&key),
+                sql::literal(&table)
+            ))
+        };
+        let mut states: Vec<(usize, RowState)> = Vec::new();
+        let mut free: Vec<usize> = Vec::new();
+        for (row, answer) in this.ask_about(rows, question, &ways.sql).await {
+            match answer.and_then(|answer| this.may_be_made(row, &answer)) {
+                Ok(()) => free.push(row),
+                Err(why) => states.push((row, RowState::Absent(why))),
+            }
+        }
+        let written: Vec<(usize, Result<(), String>)> = stream::iter(free)
+            .map(|row| async move { (row, this.write_new(row, ways).await) })
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
-        for (row, state) in made {
+        let mut claimed: Vec<usize> = Vec::new();
+        for (row, result) in written {
+            match result {
+                Ok(()) => claimed.push(row),
+                Err(why) => states.push((row, RowState::Absent(why))),
+            }
+        }
+        for (row, ours) in this.are_ours(claimed, &ways.sql).await {
+            let state = match ours {
+                Ok(()) => RowState::made(),
+                Err(why) => RowState::Absent(why),
+            };
+            states.push((row, state));
+        }
+        for (row, state) in states {
             self.states[row] = state;
         }
     }
 
-    /// Makes a row that must not be there yet.
-    async fn make_new(&self, row: usize, ways: &Ways) -> Result<(), String> {
-        let spec = &self.matrix.rows[row];
-        let key = key_of(spec, &self.names.scope)?;
-        let table = sql::table(&spec.table);
-        let query = format!(
-            "select exists (select 1 from {table} where {}) as there, \
-             has_table_privilege({}, 'delete') as may_remove",
-            sql::all_of(&key),
-            sql::literal(&table)
-        );
-        let answer = ways
-            .sql
-            .rows(&query, self.schedule.witness)
-            .await
-            .map_err(|error| format!("the prober's own role cannot look for it: {error}"))?;
-        let is = |name: &str| {
-            answer
-                .rows
-                .first()
-                .and_then(|row| row.get(name)?.as_bool())
-                .unwrap_or(false)
-        };
-        if is("there") {
+    /// Whether a row may be made: it is nobody's, and it can be removed again.
+    fn may_be_made(&self, row: usize, answer: &Map<String, Value>) -> Result<(), String> {
+        let table = &self.matrix.rows[row].table;
+        if is(answer, "there") {
             return Err(format!(
-                "{} has this row already, and it is not this run's: nothing was tried on it",
-                spec.table
+                "{table} has this row already, and it is not this run's: nothing was tried on it"
             ));
         }
-        if !is("may_remove") {
+        if !is(answer, "may_remove") {
             return Err(format!(
-                "the prober's own role may not remove rows of {}: apply sql/prober-role.sql",
-                spec.table
+                "the prober's own role may not remove rows of {table}: apply sql/prober-role.sql"
             ));
         }
-        // What may come to be is written down before it is asked for. A row that is somebody else's never is.
+        Ok(())
+    }
+
+    /// Asks for a row that nobody has. What may come to be is written down before: somebody else's row never is.
+    async fn write_new(&self, row: usize, ways: &Ways) -> Result<(), String> {
+        let key = key_of(&self.matrix.rows[row], &self.names.scope)?;
         self.enter(row, key);
-        self.make(row, ways).await
+        self.write_as_declared(row, ways).await
     }
 
     /// Enters a row that may come to be.
@@ -177,32 +192,83 @@ impl Looker<'_> {
 
     /// Makes a row, and looks whether it is there with the run's tag.
     pub(super) async fn make(&self, row: usize, ways: &Ways) -> Result<(), String> {
+        self.write_as_declared(row, ways).await?;
+        let answers = self.are_ours(vec![row], &ways.sql).await;
+        answers.into_iter().try_for_each(|(_, ours)| ours)
+    }
+
+    async fn write_as_declared(&self, row: usize, ways: &Ways) -> Result<(), String> {
         let spec = &self.matrix.rows[row];
         self.write(spec, &spec.make, ways)
             .await
-            .map_err(|why| format!("it could not be made as {}: {why}", spec.make.identity))?;
-        if self.is_ours(spec, &ways.sql).await? {
-            Ok(())
-        } else {
-            Err(format!(
-                "the write as {} was answered well, and there is no row of this run in {}",
-                spec.make.identity, spec.table
-            ))
-        }
+            .map_err(|why| format!("it could not be made as {}: {why}", spec.make.identity))
     }
 
-    async fn is_ours(&self, spec: &RowSpec, database: &Sql) -> Result<bool, String> {
-        let query = format!(
-            "select exists (select 1 from {} where {}) as ours",
-            sql::table(&spec.table),
-            self.own_condition(spec)?
-        );
-        let answer = database
-            .rows(&query, self.schedule.witness)
-            .await
-            .map_err(|error| format!("the prober's own role cannot look for it: {error}"))?;
-        let ours = answer.rows.first().and_then(|row| row.get("ours")?.as_bool());
-        Ok(ours.unwrap_or(false))
+    /// Which of the rows are there with the run's tag, after a write that was answered well.
+    async fn are_ours(&self, rows: Vec<usize>, database: &Sql) -> Vec<(usize, Result<(), String>)> {
+        let question = |spec: &RowSpec| {
+            let condition = self.own_condition(spec)?;
+            let table = sql::table(&spec.table);
+            Ok(format!(
+                "exists (select 1 from {table} where {condition}) as ours"
+            ))
+        };
+        let answers = self.ask_about(rows, question, database).await;
+        let judged = answers.into_iter().map(|(row, answer)| {
+            let spec = &self.matrix.rows[row];
+            let ours = answer.and_then(|answer| {
+                if is(&answer, "ours") {
+                    return Ok(());
+                }
+                Err(format!(
+                    "the write as {} was answered well, and there is no row of this run in {}",
+                    spec.make.identity, spec.table
+                ))
+            });
+            (row, ours)
+        });
+        judged.collect()
+    }
+
+    /// Asks the database something about each of the rows, many in one statement. `question` gives the expressions,
+    /// each with its name. What the database refuses is asked again row by row, so that one table that is not there
+    /// costs no other row its answer.
+    async fn ask_about(
+        &self,
+        rows: Vec<usize>,
+        question: impl Fn(&RowSpec) -> Result<String, String>,
+        database: &Sql,
+    ) -> Vec<(usize, Result<Map<String, Value>, String>)> {
+        let mut answers = Vec::with_capacity(rows.len());
+        let mut asked: Vec<(usize, String)> = Vec::with_capacity(rows.len());
+        for row in rows {
+            match question(&self.matrix.rows[row]) {
+                Ok(expressions) => asked.push((row, format!("select {row} as row, {expressions}"))),
+                Err(why) => answers.push((row, Err(why))),
+            }
+        }
+        let mut waiting: Vec<&[(usize, String)]> = asked.chunks(QUESTIONS_AT_ONCE).collect();
+        while let Some(chunk) = waiting.pop() {
+            let queries: Vec<&str> = chunk.iter().map(|(_, query)| query.as_str()).collect();
+            match database
+                .rows(&queries.join(" union all "), self.schedule.witness)
+                .await
+            {
+                Ok(answer) => {
+                    answers.extend(answer.rows.into_iter().filter_map(|answer| {
+                        let named = answer.get("row")?.as_u64()?;
+                        let (row, _) = chunk.iter().find(|(row, _)| *row as u64 == named)?;
+                        Some((*row, Ok(answer)))
+                    }));
+                }
+                Err(SqlError::Refused { .. }) if chunk.len() > 1 => waiting.extend(chunk.chunks(1)),
+                Err(error) => {
+                    let why = format!("the prober's own role cannot look for it: {error}");
+                    answers.extend(chunk.iter().map(|(row, _)| (*row, Err(why.clone()))));
+                }
+            }
+        }
+        answers
     }
 
     /// The row, and only if it carries the run's tag.
