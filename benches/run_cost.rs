@@ -112,13 +112,8 @@ impl Run {
             .map(Into::into)
             .to_vec();
         args.push(config.into());
-        let cost = Cost::of(env!("CARGO_BIN_EXE_throughline"), args, RUN_TIMEOUT).await?;
-        let record: RunRecord = serde_json::from_str(&cost.output).map_err(|error| {
-            format!(
-                "the prober (exit code {:?}) gave no record ({error}): {}",
-                cost.code, cost.errors
-            )
-        })?;
+        let mut cost = Cost::of(env!("CARGO_BIN_EXE_throughline"), args, RUN_TIMEOUT).await?;
+        let record: RunRecord = cost.read()?;
         Self::of(&cost, &record).ok_or_else(|| format!("a run did not pass: {}", record.headline).into())
     }
 

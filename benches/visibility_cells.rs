@@ -26,7 +26,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use support::Spread;
 use throughline::access::tls::http_client;
-use throughline::record::{CellOutcome, RunRecord, Verdict};
+use throughline::record::{CellOutcome, CleanupRecord, Phase, Verdict};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::NoTls;
 
@@ -247,6 +247,26 @@ struct Plan {
     task: PathBuf,
 }
 
+/// What counts of a run's record. The whole one of 10,000 cells would make the bench larger than what it measures.
+#[derive(Debug, Deserialize)]
+struct Looked {
+    verdict: Verdict,
+    headline: String,
+    phases: Vec<Phase>,
+    cleanup: CleanupRecord,
+    visibility: Cells,
+}
+
+#[derive(Debug, Deserialize)]
+struct Cells {
+    cells: Vec<Outcome>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Outcome {
+    outcome: CellOutcome,
+}
+
 /// What the script says at its end.
 #[derive(Debug, Deserialize)]
 struct ScriptSaid {
@@ -274,15 +294,8 @@ impl Plan {
         .to_vec();
         args.push(self.config.clone().into());
         let mut cost = Cost::of(env!("CARGO_BIN_EXE_throughline"), args, RUN_TIMEOUT).await?;
-        let record: RunRecord = serde_json::from_str(&cost.output).map_err(|error| {
-            format!(
-                "the prober (exit code {:?}) gave no record ({error}): {}",
-                cost.code, cost.errors
-            )
-        })?;
-        // Hundreds of these are kept.
-        cost.output = String::new();
-        let cells = record.visibility.as_ref().map_or(&[][..], |seen| &seen.cells);
+        let record: Looked = cost.read()?;
+        let cells = &record.visibility.cells;
         let matching = cells
             .iter()
             .filter(|cell| cell.outcome == CellOutcome::Match)
@@ -306,9 +319,8 @@ impl Plan {
 
     async fn script(&self) -> Result<Cost, Box<dyn Error>> {
         let args = [OsString::from(SCRIPT), self.task.clone().into()];
-        let cost = Cost::of("node", args, RUN_TIMEOUT).await?;
-        let said: ScriptSaid = serde_json::from_str(&cost.output)
-            .map_err(|error| format!("the script said nothing ({error}): {}", cost.errors))?;
+        let mut cost = Cost::of("node", args, RUN_TIMEOUT).await?;
+        let said: ScriptSaid = cost.read()?;
         if said.cells != self.cells || !said.wrong.is_empty() || said.left > 0 {
             return Err(format!("the script did not see what it must: {said:?}").into());
         }

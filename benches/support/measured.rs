@@ -5,13 +5,16 @@
 
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{BufReader, Write as _};
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use nix::sys::resource::{UsageWho, getrusage};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -33,8 +36,9 @@ pub(crate) struct Cost {
     /// Peak of the measuring process itself.
     floor_kib: i64,
     pub(crate) code: Option<i32>,
-    /// What the process wrote to its standard output.
-    pub(crate) output: String,
+    /// What the process wrote to its standard output. It lies on disk: see `peak_kib` for why a bench stays small.
+    #[serde(skip)]
+    output: Option<NamedTempFile>,
     /// And to its standard error.
     pub(crate) errors: String,
 }
@@ -49,9 +53,11 @@ impl Cost {
         args: impl IntoIterator<Item = OsString>,
         limit: Duration,
     ) -> Result<Self, Box<dyn Error>> {
+        let written = NamedTempFile::new()?;
         let mut command = Command::new(std::env::current_exe()?);
         command
             .arg(MEASURE)
+            .arg(written.path())
             .arg(program)
             .args(args)
             .stdin(Stdio::null())
@@ -61,11 +67,24 @@ impl Cost {
         if !output.status.success() {
             return Err(format!("the run could not be measured ({})", output.status).into());
         }
-        let cost: Self = serde_json::from_slice(&output.stdout)?;
+        let mut cost: Self = serde_json::from_slice(&output.stdout)?;
         if cost.peak_kib <= cost.floor_kib {
             return Err("what is measured needs less memory than the process that measures it".into());
         }
+        cost.output = Some(written);
         Ok(cost)
+    }
+
+    /// Reads what the process wrote, which is then forgotten.
+    ///
+    /// # Errors
+    /// When it is not of that form; what the process said of it besides is in the message.
+    pub(crate) fn read<T: DeserializeOwned>(&mut self) -> Result<T, Box<dyn Error>> {
+        let written = self.output.take().ok_or("what the process wrote has been read")?;
+        serde_json::from_reader(BufReader::new(written.reopen()?)).map_err(|error| {
+            let (code, said) = (self.code, &self.errors);
+            format!("the process (exit code {code:?}) wrote no answer ({error}): {said}").into()
+        })
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a process of 9 PB would lose a byte")]
@@ -94,6 +113,7 @@ pub(crate) fn main(name: &str, bench: impl FnOnce() -> Result<(), Box<dyn Error>
 /// The process in between: makes one run and writes what it cost.
 fn measure(command: Vec<OsString>) -> Result<(), Box<dyn Error>> {
     let mut command = command.into_iter();
+    let written = File::create(command.next().ok_or("nowhere to write to")?)?;
     let program = command.next().ok_or("nothing to measure")?;
     let floor_kib = getrusage(UsageWho::RUSAGE_SELF)?.max_rss();
     let spawned_at = Utc::now();
@@ -101,7 +121,10 @@ fn measure(command: Vec<OsString>) -> Result<(), Box<dyn Error>> {
     let output = std::process::Command::new(program)
         .args(command)
         .stdin(Stdio::null())
-        .output()?;
+        .stdout(written)
+        .stderr(Stdio::piped())
+        .spawn()?
+        .wait_with_output()?;
     let wall_ns = u64::try_from(started.elapsed().as_nanos())?;
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let micros = |time: nix::sys::time::TimeVal| time.tv_sec() * 1_000_000 + time.tv_usec();
@@ -112,7 +135,7 @@ fn measure(command: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         peak_kib: usage.max_rss(),
         floor_kib,
         code: output.status.code(),
-        output: String::from_utf8(output.stdout)?,
+        output: None,
         errors: String::from_utf8_lossy(&output.stderr).into_owned(),
     };
     serde_json::to_writer(std::io::stdout().lock(), &cost)?;

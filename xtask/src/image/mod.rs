@@ -20,12 +20,11 @@ use crate::cargo;
 use crate::cli::ImageArgs;
 use crate::environment::Environment;
 use crate::interrupt::Interrupt;
-use crate::process::{Group, Running, run_shown};
+use crate::process::{Group, Running};
 use crate::progress;
 
 /// A release build with link-time optimization takes ten minutes on two idle cores.
 const BUILD_DEADLINE: Duration = Duration::from_secs(90 * 60);
-const TARGET_DEADLINE: Duration = Duration::from_secs(10 * 60);
 /// The bundle of Debian's `ca-certificates`.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -33,7 +32,7 @@ pub(crate) fn run(environment: &Environment, interrupt: &Interrupt, args: &Image
     let workspace = cargo::workspace(environment);
     let machine = Machine::here()?;
     progress::stage("a compiler for a program that needs nothing else");
-    machine.prepare(environment, interrupt)?;
+    machine.check(environment)?;
     progress::stage(&format!("the program, for {}", machine.target));
     let program = build(environment, interrupt, &workspace, &machine, &args.profile)?;
     progress::stage("the image");
@@ -90,28 +89,20 @@ impl Machine {
         }
     }
 
-    /// Rust's standard library for the target, and a C compiler for `ring`.
-    fn prepare(&self, environment: &Environment, interrupt: &Interrupt) -> Result<()> {
+    /// Whether there is Rust's standard library for the target, and a C compiler for `ring`. The library comes from
+    /// nowhere but rustup's own server, so fetching it is left to whoever knows that they may.
+    fn check(&self, environment: &Environment) -> Result<()> {
         if environment.on_path("musl-gcc").is_none() {
             bail!(
                 "`musl-gcc` is not on the PATH; it compiles the C and assembly of the cryptography. To install it: \
                  apt-get install -y --no-install-recommends musl-tools"
             );
         }
-        if self.has_standard_library() {
-            return Ok(());
-        }
-        let Some(rustup) = environment.on_path("rustup") else {
+        if !self.has_standard_library() {
             bail!(
-                "this Rust has no standard library for {}, and there is no rustup to fetch it",
+                "this Rust has no standard library for {0}. To install it: rustup target add {0}",
                 self.target
             );
-        };
-        let mut command = Command::new(rustup);
-        command.args(["target", "add", self.target]);
-        let added = run_shown(command, "rustup target add", TARGET_DEADLINE, interrupt)?;
-        if !added.success() || !self.has_standard_library() {
-            bail!("rustup could not add {}: it says why above", self.target);
         }
         Ok(())
     }
