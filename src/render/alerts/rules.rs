@@ -414,20 +414,7 @@ impl Rules<'_> {
                 time(window)
             )
         };
-        let chosen = |of: &dyn Fn(&Pair) -> Duration| {
-            let windows: BTreeMap<Duration, Duration> = self
-                .plan
-                .pairs
-                .iter()
-                .map(|pair| (pair.burn_long(), of(pair)))
-                .collect();
-            either(windows.iter().map(|(long, window)| {
-                (
-                    format!("({})", ratio(*window)),
-                    format!("throughline:burn_window_seconds == {}", seconds(*long)),
-                )
-            }))
-        };
+        let errors = |window| format!("({})", ratio(window));
         let failures = counted(
             "throughline:failed_run_timestamp_seconds",
             self.plan
@@ -440,12 +427,12 @@ impl Rules<'_> {
             (
                 "Share of time in which the chain was broken.",
                 "throughline:run_errors:ratio_fast_long",
-                chosen(&Pair::burn_long),
+                self.by_burn_window(Pair::burn_long, errors),
             ),
             (
                 "",
                 "throughline:run_errors:ratio_fast_short",
-                chosen(&Pair::burn_short),
+                self.by_burn_window(Pair::burn_short, errors),
             ),
             (
                 "",
@@ -464,6 +451,18 @@ impl Rules<'_> {
                 "changes(throughline:failed_run_timestamp_seconds[3d]) + 1".to_owned(),
             ),
         ]
+    }
+
+    /// An expression over a window, for each pair the one that goes with its long burn window.
+    fn by_burn_window(&self, of: fn(&Pair) -> Duration, expression: impl Fn(Duration) -> String) -> String {
+        let pairs = self.plan.pairs.iter();
+        let windows: BTreeMap<Duration, Duration> = pairs.map(|pair| (pair.burn_long(), of(pair))).collect();
+        either(windows.iter().map(|(long, window)| {
+            (
+                expression(*window),
+                format!("throughline:burn_window_seconds == {}", seconds(*long)),
+            )
+        }))
     }
 
     /// What is broken.
@@ -517,6 +516,16 @@ impl Rules<'_> {
                 ),
             ),
             (
+                "What a leak made fail is told as a leak, and not once more as a budget that burns when it is over.",
+                "throughline:leaked_lately",
+                self.by_burn_window(Pair::burn_short, |window| {
+                    format!(
+                        "max by (chain, target) (last_over_time(throughline:leaking_cell[{}]))",
+                        time(window)
+                    )
+                }),
+            ),
+            (
                 "",
                 "throughline:denied_cell",
                 format!("{} == 1", by_cell("throughline_rls_cell_denied")),
@@ -540,7 +549,8 @@ impl Rules<'_> {
                 format!(
                     "throughline:run_errors:ratio_fast_long\n  {limit}\n\
                      and on (chain, target) throughline:run_errors:ratio_fast_short\n  {limit}\n\
-                     and on (chain, target) (throughline:failed_runs:fast_long >= 3)"
+                     and on (chain, target) (throughline:failed_runs:fast_long >= 3)\n\
+                     unless on (chain, target) throughline:leaked_lately"
                 )
             }
             "ThroughlineErrorBudgetBurnSlow" => {
