@@ -6,12 +6,10 @@ use std::path::PathBuf;
 use super::daemon::{Daemon, Runs};
 use super::inbox::{HEARTBEAT, PROBER, TICKET, Told};
 use super::stack::{Scraped, Stack};
-use super::{CHAIN, TARGET, config_of_chain, every};
+use super::{CHAIN, INTERVAL, TARGET, config_of_chain, every};
 use crate::harness::Sandbox;
 use crate::harness::endpoints::closed;
 
-/// Between two runs, none of which waits for anything in vain.
-const INTERVAL: &str = "4s";
 /// So long nothing happens.
 const HEALTHY: f64 = 20.0;
 /// A prober that starts again is not missed any more after its first runs.

@@ -480,6 +480,13 @@ impl Rules<'_> {
                  throughline:newest_run_timestamp_seconds)"
             )
         };
+        let cells = |outcome: &str| {
+            format!(
+                "max by (chain, target) (last_over_time(throughline_rls_cells{{outcome=\"{outcome}\"}}[{lookback}]) \
+                 and ignoring (outcome) throughline:newest_run_timestamp_seconds)\n  \
+                 and on (chain, target) throughline:run_success:fresh"
+            )
+        };
         vec![
             (
                 "The chain is broken now, and it is no flake.",
@@ -506,11 +513,21 @@ impl Rules<'_> {
                     .to_owned(),
             ),
             (
+                "How many cells leak, and how many are denied, by the newest run that judges. The series of a cell exists\n\
+                 only while it is one of them, and is found for a while after: without these a cell that was mended\n\
+                 would be told for as long as it is found.",
+                "throughline:leaking_cells",
+                cells("leak"),
+            ),
+            ("", "throughline:denied_cells", cells("own_denied")),
+            (
                 "The newest run's word, and while no run judges, what was last known of the last day: a prober that\n\
                  stops, or that cannot look, does not end a leak.",
                 "throughline:leaking_cell",
                 format!(
-                    "{} == 1\nor (\n  max by ({CELL}) (last_over_time(throughline_rls_cell_leak[1d])) == 1\n  \
+                    "{} == 1\n  and on (chain, target) (throughline:leaking_cells > 0)\n\
+                     or (\n  max by ({CELL}) (last_over_time(throughline_rls_cell_leak[1d])) == 1\n  \
+                     and on (chain, target) (last_over_time(throughline:leaking_cells[1d]) > 0)\n  \
                      unless on (chain, target) throughline:run_success:fresh\n)",
                     by_cell("throughline_rls_cell_leak")
                 ),
@@ -528,7 +545,10 @@ impl Rules<'_> {
             (
                 "",
                 "throughline:denied_cell",
-                format!("{} == 1", by_cell("throughline_rls_cell_denied")),
+                format!(
+                    "{} == 1\n  and on (chain, target) (throughline:denied_cells > 0)",
+                    by_cell("throughline_rls_cell_denied")
+                ),
             ),
         ]
     }
