@@ -16,9 +16,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A daemon whose runs do not end for so long is stuck: what is counted in runs would be waited for in vain.
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 
-/// A running daemon; it is killed with this value.
+/// A running daemon; it is killed with this value. A test that fails shows what it said.
 pub(crate) struct Daemon {
-    running: Running,
+    running: Option<Running>,
     /// Where its pages are.
     pub(crate) address: SocketAddr,
     client: reqwest::Client,
@@ -62,7 +62,7 @@ impl Daemon {
         let line = running.until_line("serving /metrics").await;
         let (_, address) = line.rsplit_once("http://").unwrap();
         Self {
-            running,
+            running: Some(running),
             address: address.trim().parse().unwrap(),
             client: reqwest::Client::new(),
         }
@@ -140,11 +140,23 @@ impl Daemon {
 
     /// Ends it as a machine that fails would.
     pub(crate) async fn kill(self) -> Ran {
-        self.running.signal(Signal::KILL).done().await
+        self.end(Signal::KILL).await
     }
 
     /// Ends it as an operator would.
     pub(crate) async fn stop(self) -> Ran {
-        self.running.signal(Signal::TERM).done().await
+        self.end(Signal::TERM).await
+    }
+
+    async fn end(mut self, signal: Signal) -> Ran {
+        self.running.take().unwrap().signal(signal).done().await
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.as_mut().filter(|_| std::thread::panicking()) {
+            eprintln!("the daemon said:\n{}", running.told().join("\n"));
+        }
     }
 }

@@ -21,8 +21,9 @@ mod stack;
 use harness::Sandbox;
 use harness::config::Config;
 
-/// Between two runs. A run that waits for a hop in vain has [`PATIENCE_MS`] and its diagnosis in it.
-const INTERVAL: &str = "6s";
+/// Between two runs. A run that waits for a hop in vain has [`PATIENCE_MS`] and its diagnosis in it, and three intervals
+/// without a run are a page: a machine with other work must not miss so many.
+const INTERVAL: &str = "7s";
 /// How long a hop may take in the tests' chain: long for one that comes, short for one that does not.
 const PATIENCE_MS: u64 = 2_000;
 /// The chain of all tests here but one, and the target.
