@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::inbox::Told;
+use super::note;
 use super::stack::Stack;
 use crate::harness::Sandbox;
 use crate::harness::prober::{Ran, Running};
@@ -156,7 +157,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if let Some(running) = self.running.as_mut().filter(|_| std::thread::panicking()) {
-            eprintln!("the daemon said:\n{}", running.told().join("\n"));
+            note(&format!("the daemon said:\n{}", running.told().join("\n")));
         }
     }
 }

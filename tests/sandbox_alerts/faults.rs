@@ -4,7 +4,7 @@
 use super::daemon::{Daemon, Runs};
 use super::inbox::{OWNER, Told};
 use super::stack::{Scraped, Stack};
-use super::{CHAIN, INTERVAL, TARGET, config_of_chain, every};
+use super::{CHAIN, INTERVAL, TARGET, config_of_chain, every, note};
 use crate::harness::Sandbox;
 
 /// So many failed runs are paged for,
@@ -102,10 +102,10 @@ impl Watched {
         let (told, runs) = self.told(fault, before, TOLD_WITHIN).await;
         says(&told, case, "firing");
         assert!(runs.failed >= FAILURES, "{fault}: paged after {runs:?}");
-        eprintln!(
+        note(&format!(
             "{fault}: paged after {} runs, {} of them failed",
             runs.all, runs.failed
-        );
+        ));
 
         if goes_on {
             let now = self.daemon.runs().await;
@@ -118,7 +118,7 @@ impl Watched {
         let mended = self.daemon.runs().await;
         let (told, runs) = self.told(fault, mended, OVER_WITHIN).await;
         says(&told, case, "resolved");
-        eprintln!("{fault}: over after {} runs", runs.all);
+        note(&format!("{fault}: over after {} runs", runs.all));
         self.stack.inbox.assert_no_other_page(fault);
     }
 

@@ -3,7 +3,7 @@
 use super::daemon::Daemon;
 use super::inbox::{OWNER, SECURITY};
 use super::stack::{Scraped, Stack};
-use super::{TARGET, every};
+use super::{TARGET, every, note};
 use crate::harness::Sandbox;
 
 /// A look takes some seconds: the matrix has more than a hundred cells.
@@ -60,10 +60,10 @@ async fn a_leak_is_told_at_once_to_security_and_the_owner_and_its_end_is_the_end
         let (told, runs) = daemon
             .until_told(&mut stack, receiver, "a leak", before, TOLD_WITHIN)
             .await;
-        eprintln!(
+        note(&format!(
             "rls-leak: {receiver} is told after {} runs, {} of them failed",
             runs.all, runs.failed
-        );
+        ));
         assert_eq!(told.notification.status, "firing");
         for alert in &told.notification.alerts {
             assert_eq!(alert.name(), "ThroughlineCrossTenantLeak", "{told:#?}");
@@ -86,7 +86,10 @@ async fn a_leak_is_told_at_once_to_security_and_the_owner_and_its_end_is_the_end
         let (told, runs) = daemon
             .until_told(&mut stack, receiver, "the end of a leak", mended, OVER_WITHIN)
             .await;
-        eprintln!("rls-leak: {receiver} is told the end after {} runs", runs.all);
+        note(&format!(
+            "rls-leak: {receiver} is told the end after {} runs",
+            runs.all
+        ));
         assert_eq!(told.notification.status, "resolved", "{told:#?}");
     }
     let now = daemon.runs().await;

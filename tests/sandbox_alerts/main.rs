@@ -66,3 +66,12 @@ fn config_of_chain(sandbox: &Sandbox, schedule: &str, alerts: &str) -> Config {
 fn every(interval: &str) -> String {
     format!("\n    schedule: {{every: {interval}, jitter: 100ms}}")
 }
+
+/// Says something to whoever reads the test's output: how many runs a page took.
+#[expect(
+    clippy::print_stderr,
+    reason = "the runner keeps it, and shows it when the test fails"
+)]
+fn note(text: &str) {
+    eprintln!("{text}");
+}

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
 use super::inbox::{self, Inbox, Told};
+use super::note;
 use crate::harness::Sandbox;
 
 /// What a program may take to start.
@@ -126,7 +127,7 @@ scrape_configs:
         let started = Instant::now();
         loop {
             if let Some(told) = self.inbox.take(receiver) {
-                eprintln!("{what}: told after {} s", started.elapsed().as_secs());
+                note(&format!("{what}: told after {} s", started.elapsed().as_secs()));
                 return told;
             }
             if started.elapsed() > SILENCE_LIMIT {
