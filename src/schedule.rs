@@ -8,7 +8,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use chrono::{DateTime, LocalResult, NaiveDateTime, TimeDelta, TimeZone as _, Utc};
+use chrono::{DateTime, LocalResult, NaiveDateTime, TimeDelta, TimeZone as _, Timelike as _, Utc};
 use chrono_tz::Tz;
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
@@ -23,6 +23,14 @@ pub const JITTER_DEFAULT_MAX: Duration = Duration::from_secs(30);
 const GAP_MAX: TimeDelta = TimeDelta::hours(24);
 /// Resolution of a change of clocks: no zone of today changes by less.
 const GAP_STEP: TimeDelta = TimeDelta::minutes(1);
+/// The gaps of a pattern are looked for in the nine years after this: each change of clocks is in them, and 29 February
+/// twice. A fixed time, so that what is made from a schedule is the same tomorrow.
+const GAPS_FROM_SECONDS: i64 = 1_798_761_600; // 2027-01-01T00:00:00Z
+const GAPS_SPAN: TimeDelta = TimeDelta::days(9 * 366);
+/// And in at most so many of its hours, which are more than a year has.
+const GAPS_HOURS_MAX: usize = 10_000;
+/// Gaps that differ by more than this factor are no interval.
+const UNLIKE: u32 = 3;
 /// How many matches of the wall clock may lie before the moment that is asked about. Clocks that were put back
 /// bring an hour again, with at most 3600 seconds to match in it; the date line brought a day.
 const REPEATED_MAX: usize = 90_000;
@@ -109,6 +117,64 @@ impl CronSlots {
         }
         None
     }
+
+    /// None: there are not two slots.
+    fn gaps(&self) -> Option<Gaps> {
+        let hour_and_rest = |moment: DateTime<Utc>| {
+            let wall = moment.with_timezone(&self.timezone);
+            let rest = TimeDelta::seconds(i64::from(wall.minute() * 60 + wall.second()));
+            (wall.naive_local() - rest, rest)
+        };
+        let from = DateTime::from_timestamp(GAPS_FROM_SECONDS, 0)?;
+        let mut slot = self.next(from)?;
+        let mut found: Option<(TimeDelta, TimeDelta)> = None;
+        let mut last_in_hour = TimeDelta::zero();
+        let mut hours = 0;
+        while hours < GAPS_HOURS_MAX {
+            let Some(next) = self.next(slot).filter(|next| *next - from < GAPS_SPAN) else {
+                break;
+            };
+            let gap = next - slot;
+            let (shortest, longest) = found.unwrap_or((gap, gap));
+            found = Some((shortest.min(gap), longest.max(gap)));
+            let (hour, rest) = hour_and_rest(next);
+            hours += usize::from(hour != hour_and_rest(slot).0);
+            last_in_hour = last_in_hour.max(rest);
+            // Each hour of a pattern has the same minutes, so the gaps within one are known once a whole one was seen,
+            // and from the next hours only the last slot is asked about.
+            slot = if hours < 2 {
+                next
+            } else {
+                next + (last_in_hour - rest)
+            };
+        }
+        let (shortest, longest) = found?;
+        Some(Gaps {
+            shortest: shortest.to_std().ok()?,
+            longest: longest.to_std().ok()?,
+        })
+    }
+}
+
+/// The shortest and the longest time between two slots of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gaps {
+    /// The shortest.
+    pub shortest: Duration,
+    /// The longest.
+    pub longest: Duration,
+}
+
+impl Gaps {
+    /// How often a probe runs that runs so, for those who wait for its runs.
+    ///
+    /// It is the longest gap: a prober that rests as it was told must not be missed then, and one that is gone is
+    /// missed one run later at most. None where the gaps are too unlike, as with office hours: by the longest, two
+    /// failures in a week would look like two in a row, and by any other the prober would be missed each night.
+    #[must_use]
+    pub fn interval(self) -> Option<Duration> {
+        (self.longest <= self.shortest * UNLIKE).then_some(self.longest)
+    }
 }
 
 /// When the wall clock first shows that time; where it never does, the first moment after the gap.
@@ -157,6 +223,18 @@ impl Schedule {
             .next(slot)
             .map(|next| (next - slot).to_std().unwrap_or_default());
         next.unwrap_or(Duration::MAX)
+    }
+
+    /// How far apart the slots are. None: there are not two.
+    #[must_use]
+    pub fn gaps(&self) -> Option<Gaps> {
+        match &self.when {
+            When::Cron(slots) => slots.gaps(),
+            When::Every(interval) => Some(Gaps {
+                shortest: *interval,
+                longest: *interval,
+            }),
+        }
     }
 
     /// The most that the start of a slot may be put off. It leaves at least half of the interval to the run.
@@ -335,6 +413,42 @@ mod tests {
             schedule.interval(utc("2026-03-29T01:00:00Z")),
             Duration::from_secs(120)
         );
+    }
+
+    #[test]
+    fn the_longest_gap_has_the_night_the_weekend_and_the_change_of_clocks_in_it() {
+        let (minute, hour) = (60, 3_600);
+        for (pattern, zone, shortest, longest) in [
+            ("*/5 * * * *", "Europe/Berlin", 5 * minute, 5 * minute),
+            ("*/25 * * * *", "UTC", 10 * minute, 25 * minute),
+            ("*/20 * * * * *", "UTC", 20, 20),
+            ("30 9 * * *", "UTC", 24 * hour, 24 * hour),
+            ("30 9 * * *", "America/New_York", 23 * hour, 25 * hour),
+            ("0 9,17 * * *", "Australia/Sydney", 8 * hour, 17 * hour),
+            // From Friday 18:55 to Monday 8:00, with an hour more in autumn.
+            (
+                "*/5 8-18 * * 1-5",
+                "Europe/Berlin",
+                5 * minute,
+                62 * hour + 5 * minute,
+            ),
+            ("15 6 1 * *", "UTC", 28 * 24 * hour, 31 * 24 * hour),
+            ("0 0 29 2 *", "UTC", 1461 * 24 * hour, 1461 * 24 * hour),
+        ] {
+            let gaps = cron(pattern, zone).gaps().expect("two slots");
+            let expected = (Duration::from_secs(shortest), Duration::from_secs(longest));
+            assert_eq!((gaps.shortest, gaps.longest), expected, "{pattern} {zone}");
+        }
+        let every = Duration::from_secs(90);
+        let schedule = Schedule {
+            when: When::Every(every),
+            jitter: None,
+        };
+        let gaps = Gaps {
+            shortest: every,
+            longest: every,
+        };
+        assert_eq!(schedule.gaps(), Some(gaps));
     }
 
     #[test]

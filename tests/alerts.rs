@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use throughline::config::model::Config;
-use throughline::config::{self, SecretMode};
+use throughline::config::{self, Loaded, SecretMode};
 use throughline::finding::FindingCode;
 use throughline::metrics::catalogue;
 use throughline::render::alerts::{self, ALERTS};
@@ -383,6 +383,54 @@ fn a_probe_whose_interval_is_not_known_has_no_rules() {
 }
 
 #[test]
+fn a_probe_with_a_schedule_has_said_how_often_it_runs() {
+    let interval = |schedule: &str, alerts: &str| {
+        let rules = alerts::rules(&scheduled(schedule, alerts).config).unwrap();
+        let (_, rest) = rules
+            .split_once("throughline:expected_interval_seconds\n      expr: vector(")
+            .unwrap();
+        rest.split(')').next().unwrap().to_owned()
+    };
+    assert_eq!(interval("{every: 2m}", ""), "120");
+    // What is written for all is about those that say nothing; what is written for the probe is about it.
+    assert_eq!(interval("{every: 2m}", "alerts: {interval: 5m}\n"), "120");
+    assert_eq!(
+        interval("{every: 2m}", "alerts: {probes: {one: {interval: 5m}}}\n"),
+        "300"
+    );
+    // Six hours, and seven once a year.
+    let often = "{cron: \"0 */6 * * *\", timezone: Europe/Berlin}";
+    assert_eq!(interval(often, "alerts: {objective: 50}\n"), "25200");
+}
+
+#[test]
+fn office_hours_are_no_interval_and_a_shorter_one_than_the_schedules_is_told() {
+    let office = "{cron: \"*/5 8-18 * * 1-5\", timezone: UTC}";
+    let refused = alerts::rules(&scheduled(office, "").config).unwrap_err();
+    let said = refused.to_string();
+    assert!(
+        said.starts_with(
+            "the schedule of the probe `one` leaves from 5m to 3665m between two runs: which is it that alerts should \
+             wait for? Write `alerts: {probes: {one: {interval: 5m}}}`"
+        ),
+        "{said}"
+    );
+    let five = "alerts: {probes: {one: {interval: 5m}}}\n";
+    alerts::rules(&scheduled(office, five).config).unwrap();
+    for (schedule, longest) in [(office, "3665m"), ("{every: 10m}", "10m")] {
+        let shown = throughline::cli::check::describe(&scheduled(schedule, five));
+        let told = format!(
+            "# the schedule leaves up to {longest} between two runs, and `ThroughlineNotRunning` pages after three times \
+             this interval:\n      # write `alerts: {{probes: {{one: {{interval: {longest}}}}}}}`, or mute that alert while \
+             the probe rests\n      interval: 5m\n"
+        );
+        assert!(shown.contains(&told), "{shown}");
+    }
+    let shown = throughline::cli::check::describe(&scheduled("{every: 5m}", five));
+    assert!(!shown.contains("the schedule leaves"), "{shown}");
+}
+
+#[test]
 fn two_probes_that_write_the_same_series_cannot_have_different_objectives() {
     let same = "alerts: {interval: 5m}\n";
     alerts::rules(&parse(same, &["one", "two"])).unwrap();
@@ -419,16 +467,25 @@ fn what_a_config_says_cannot_become_structure() {
     assert_eq!(watchdog["labels"]["team"], "a\", b: {c}\n- alert: Mine");
 }
 
+/// A config with the probe `one`, which has that schedule.
+fn scheduled(schedule: &str, alerts: &str) -> Loaded {
+    parse_probes(
+        alerts,
+        &format!("  one: {{target: staging, chain: org-bootstrap-events, schedule: {schedule}}}\n"),
+    )
+}
+
 /// A config with probes of those names, all of one chain on one target.
 fn parse(alerts: &str, probes: &[&str]) -> Config {
+    let probe = |name: &&str| format!("  {name}: {{target: staging, chain: org-bootstrap-events}}\n");
+    parse_probes(alerts, &probes.iter().map(probe).collect::<String>()).config
+}
+
+fn parse_probes(alerts: &str, probes: &str) -> Loaded {
     let mut text = read("tests/config/broken/alerts-window-in-hours.yaml");
     text.truncate(text.find("probes:").unwrap());
     text.push_str("probes:\n");
-    for probe in probes {
-        text.push_str(&format!(
-            "  {probe}: {{target: staging, chain: org-bootstrap-events}}\n"
-        ));
-    }
+    text.push_str(probes);
     text.push_str(alerts);
     let loaded = config::load_text(
         Path::new("throughline.yaml"),
@@ -436,7 +493,7 @@ fn parse(alerts: &str, probes: &[&str]) -> Config {
         &|_| None,
         SecretMode::Placeholder,
     );
-    loaded.unwrap_or_else(|errors| panic!("{errors}")).config
+    loaded.unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 fn load(path: &str) -> Config {

@@ -9,13 +9,13 @@ use serde_json::Value;
 
 use crate::chain::model::{Budget, Chain, Hop, HttpEndpoint, Producer, Witness, WorkflowStep};
 use crate::chain::template::TemplateValue;
-use crate::config::model::{Alerts, Config, Identity, PageAfter, Probe, Target, Work};
+use crate::config::model::{Config, Identity, PageAfter, Probe, Target, Work};
 use crate::config::scalar::duration_text;
 use crate::config::schema::{flow, scalar};
 use crate::config::{ConfigErrors, Env, Loaded, SecretMode, load_with};
 use crate::matrix::model::{AccessPath, Cell, Matrix, Subject};
 use crate::metrics::bound;
-use crate::schedule::When;
+use crate::schedule::{Gaps, When};
 
 /// Validates a config file and describes what it means.
 ///
@@ -44,7 +44,7 @@ pub fn describe(loaded: &Loaded) -> String {
         out.entry(1, "listen", &config.serve.listen.to_string());
         out.entry(1, "grace", &duration_text(config.serve.grace));
     }
-    describe_alerts(&mut out, &config.alerts);
+    describe_alerts(&mut out, config);
     for chain in chains_of(config) {
         out.line(0, "");
         describe_chain(&mut out, chain);
@@ -266,7 +266,8 @@ fn matrices_of(config: &Config) -> Vec<&Matrix> {
 }
 
 /// What alert rules are made from, for each probe; nothing where no interval is known, since there are no rules then.
-fn describe_alerts(out: &mut Lines, alerts: &Alerts) {
+fn describe_alerts(out: &mut Lines, config: &Config) {
+    let alerts = &config.alerts;
     if alerts.probes.values().all(|probe| probe.interval.is_none()) {
         return;
     }
@@ -280,6 +281,25 @@ fn describe_alerts(out: &mut Lines, alerts: &Alerts) {
     for (name, probe) in &alerts.probes {
         out.line(2, &format!("{name}:"));
         if let Some(interval) = probe.interval {
+            let probe = config.probes.iter().find(|probe| probe.name == *name);
+            let gaps = probe.and_then(|probe| probe.schedule.as_ref()?.gaps());
+            if let Some(Gaps { longest, .. }) = gaps.filter(|gaps| interval < gaps.longest) {
+                let longest = duration_text(longest);
+                out.line(
+                    3,
+                    &format!(
+                        "# the schedule leaves up to {longest} between two runs, and `ThroughlineNotRunning` pages \
+                         after three times this interval:"
+                    ),
+                );
+                out.line(
+                    3,
+                    &format!(
+                        "# write `alerts: {{probes: {{{name}: {{interval: {longest}}}}}}}`, or mute that alert while \
+                         the probe rests"
+                    ),
+                );
+            }
             out.entry(3, "interval", &duration_text(interval));
         }
         out.line(3, &format!("objective: {}", probe.objective.percent()));

@@ -222,7 +222,7 @@ pub struct Alerts {
 /// What alert rules about a probe are made from: its own settings, else those of all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeAlerts {
-    /// How often it runs, if the config says so.
+    /// How often it runs: what is written for it, else what its schedule says, else what is written for all.
     pub interval: Option<Duration>,
     /// The share of its judged runs that must find the chain working.
     pub objective: Objective,

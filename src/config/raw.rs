@@ -373,7 +373,7 @@ pub(crate) struct RawPushgateway {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "Alerts", deny_unknown_fields)]
 pub(crate) struct RawAlerts {
-    /// How often each probe runs.
+    /// How often each probe runs that has no `schedule`.
     #[serde(default)]
     #[schemars(example = &"5m")]
     pub(crate) interval: Option<Spanned<DurationText>>,
@@ -414,7 +414,8 @@ pub(crate) struct RawAlerts {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename = "ProbeAlerts", deny_unknown_fields)]
 pub(crate) struct RawProbeAlerts {
-    /// How often the probe runs.
+    /// How often the probe runs. Default: what its `schedule` says (the longest time between two slots), else
+    /// `alerts.interval`.
     #[serde(default)]
     #[schemars(example = &"1m")]
     pub(crate) interval: Option<Spanned<DurationText>>,

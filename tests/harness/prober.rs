@@ -153,6 +153,11 @@ impl Running {
         told.unwrap_or_else(|| panic!("it ended without a line `{part}`"))
     }
 
+    /// What it has told since it was listened to last.
+    pub(crate) fn told(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.progress.try_recv().ok()).collect()
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(self, signal: Signal) -> Self {
         let id = self.child.id().expect("it has not been waited for");

@@ -11,11 +11,12 @@ use super::super::objective::Objective;
 use super::super::raw::{RawAlerts, RawPageAfter, RawProbeAlerts};
 use super::super::scalar::{self, DurationText, duration_text};
 use super::Check;
+use crate::schedule::Schedule;
 
 /// Days of an objective's window, unless the file says otherwise.
 const WINDOW_DAYS_DEFAULT: u64 = 30;
-/// Rules are evaluated at most twice in an interval and at least every 30 s: a shorter one is not worth it.
-const INTERVAL_MIN: Duration = Duration::from_secs(10);
+/// Rules are evaluated twice in an interval, so that each run is seen, and at most once a second.
+const INTERVAL_MIN: Duration = Duration::from_secs(2);
 /// Where the runbooks are, seen from the root of the repository.
 const RUNBOOKS_DEFAULT: &str = "alerts/runbooks";
 /// Labels that the rules themselves give or match on.
@@ -63,7 +64,7 @@ impl Check<'_> {
         let settled = probes
             .iter()
             .map(|probe| {
-                let settings = settle(&common, own.get(probe.name.as_str()));
+                let settings = settle(&common, own.get(probe.name.as_str()), probe);
                 if let (Some(interval), Some((_, mark))) =
                     (settings.interval, written(&common, own.get(probe.name.as_str())))
                 {
@@ -215,9 +216,16 @@ struct Settings {
     labels: BTreeMap<String, String>,
 }
 
-/// A probe's own settings before those of all.
-fn settle(common: &Settings, own: Option<&Settings>) -> ProbeAlerts {
-    let interval = own.and_then(|own| own.interval).or(common.interval);
+/// A probe's own settings before those of all; how often it runs is what its schedule says before what all do.
+fn settle(common: &Settings, own: Option<&Settings>, probe: &Probe) -> ProbeAlerts {
+    let scheduled = || {
+        let gaps = probe.schedule.as_ref().and_then(Schedule::gaps)?;
+        Some(gaps.interval()?.max(INTERVAL_MIN))
+    };
+    let interval = own
+        .and_then(|own| own.interval)
+        .or_else(scheduled)
+        .or(common.interval);
     let mut labels = common.labels.clone();
     labels.extend(own.into_iter().flat_map(|own| own.labels.clone()));
     ProbeAlerts {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crate::config::model::{Config, PageAfter, Probe, Work};
 use crate::config::objective::{FAST_BURN_PERCENT, Objective};
+use crate::config::scalar::duration_text;
+use crate::schedule::Schedule;
 
 /// A run at least so often is paged for after 3 of 5, a rarer one after 2 of 3: in both cases in 2 to 4 intervals,
 /// and a flake of one run in two hundred pages less than once in two months.
@@ -14,7 +16,8 @@ const OFTEN: Duration = Duration::from_secs(120);
 const LOOKBACK_MIN: Duration = Duration::from_secs(30 * 60);
 /// Rules are evaluated at least so often.
 const EVALUATION_MAX: Duration = Duration::from_secs(30);
-const EVALUATION_MIN: Duration = Duration::from_secs(5);
+/// And no more often: times of rules are whole seconds, and so is the shortest interval of a schedule.
+const EVALUATION_MIN: Duration = Duration::from_secs(1);
 /// Runs in the long window of a fast burn, if it would be shorter than an hour.
 const BURN_RUNS: u32 = 12;
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -143,14 +146,23 @@ impl Plan {
     }
 
     /// For how long a page outlives its cause: as long as a run can still count against the chain, and no shorter
-    /// than a fast burn takes to end. So a chain that fails now and then is one page, and the end of an outage
-    /// is not a second one.
+    /// than a fast burn takes to end, where there can be one. So a chain that fails now and then is one page, and
+    /// the end of an outage is not a second one.
     pub(super) fn keep(&self) -> Duration {
         self.pairs
             .iter()
-            .flat_map(|pair| [pair.page_window(), pair.burn_short()])
+            .flat_map(|pair| {
+                let burn = self.can_burn_fast(pair).then(|| pair.burn_short());
+                [Some(pair.page_window()), burn]
+            })
+            .flatten()
             .max()
             .unwrap_or(HOUR)
+    }
+
+    /// Whether a fast burn can page at all: the share of failed runs that it takes is one that there can be.
+    fn can_burn_fast(&self, pair: &Pair) -> bool {
+        self.burn_times(pair) * pair.objective.allowed(1) < 1.0
     }
 
     /// How long a thing that a run left behind is told of.
@@ -173,17 +185,30 @@ impl Plan {
 
     /// How many times faster than allowed failures come when a fast burn spends its share in its long window.
     pub(super) fn burn_factor(&self, pair: &Pair) -> String {
+        let text = format!("{:.4}", self.burn_times(pair));
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
+
+    fn burn_times(&self, pair: &Pair) -> f64 {
         let window_hours = self.window_days * 24;
         let long_hours = pair.burn_long().as_secs() / HOUR.as_secs();
-        let factor = (window_hours * FAST_BURN_PERCENT) as f64 / (100 * long_hours) as f64;
-        let text = format!("{factor:.4}");
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        (window_hours * FAST_BURN_PERCENT) as f64 / (100 * long_hours) as f64
     }
 }
 
 fn pair(config: &Config, probe: &Probe, wrong: &mut Vec<String>) -> Option<Pair> {
     let settings = config.alerts.probes.get(&probe.name)?;
     let Some(interval) = settings.interval else {
+        if let Some(gaps) = probe.schedule.as_ref().and_then(Schedule::gaps) {
+            let (shortest, longest) = (duration_text(gaps.shortest), duration_text(gaps.longest));
+            wrong.push(format!(
+                "the schedule of the probe `{}` leaves from {shortest} to {longest} between two runs: which is it that \
+                 alerts should wait for? Write `alerts: {{probes: {{{}: {{interval: {shortest}}}}}}}` and mute \
+                 `ThroughlineNotRunning` while the probe rests, or `{longest}` to learn of a fault after several of them",
+                probe.name, probe.name
+            ));
+            return None;
+        }
         wrong.push(format!(
             "how often does the probe `{}` run? Write `alerts: {{interval: 5m}}`, or for this probe alone `alerts: \
              {{probes: {{{}: {{interval: 5m}}}}}}`",

@@ -414,20 +414,7 @@ impl Rules<'_> {
                 time(window)
             )
         };
-        let chosen = |of: &dyn Fn(&Pair) -> Duration| {
-            let windows: BTreeMap<Duration, Duration> = self
-                .plan
-                .pairs
-                .iter()
-                .map(|pair| (pair.burn_long(), of(pair)))
-                .collect();
-            either(windows.iter().map(|(long, window)| {
-                (
-                    format!("({})", ratio(*window)),
-                    format!("throughline:burn_window_seconds == {}", seconds(*long)),
-                )
-            }))
-        };
+        let errors = |window| format!("({})", ratio(window));
         let failures = counted(
             "throughline:failed_run_timestamp_seconds",
             self.plan
@@ -440,12 +427,12 @@ impl Rules<'_> {
             (
                 "Share of time in which the chain was broken.",
                 "throughline:run_errors:ratio_fast_long",
-                chosen(&Pair::burn_long),
+                self.by_burn_window(Pair::burn_long, errors),
             ),
             (
                 "",
                 "throughline:run_errors:ratio_fast_short",
-                chosen(&Pair::burn_short),
+                self.by_burn_window(Pair::burn_short, errors),
             ),
             (
                 "",
@@ -466,6 +453,18 @@ impl Rules<'_> {
         ]
     }
 
+    /// An expression over a window, for each pair the one that goes with its long burn window.
+    fn by_burn_window(&self, of: fn(&Pair) -> Duration, expression: impl Fn(Duration) -> String) -> String {
+        let pairs = self.plan.pairs.iter();
+        let windows: BTreeMap<Duration, Duration> = pairs.map(|pair| (pair.burn_long(), of(pair))).collect();
+        either(windows.iter().map(|(long, window)| {
+            (
+                expression(*window),
+                format!("throughline:burn_window_seconds == {}", seconds(*long)),
+            )
+        }))
+    }
+
     /// What is broken.
     fn faults(&self) -> Vec<Recorded> {
         let lookback = time(self.plan.lookback());
@@ -479,6 +478,13 @@ impl Rules<'_> {
             format!(
                 "max by ({CELL}) (last_over_time({metric}[{lookback}]) and ignoring (table, role, path, operation) \
                  throughline:newest_run_timestamp_seconds)"
+            )
+        };
+        let cells = |outcome: &str| {
+            format!(
+                "max by (chain, target) (last_over_time(throughline_rls_cells{{outcome=\"{outcome}\"}}[{lookback}]) \
+                 and ignoring (outcome) throughline:newest_run_timestamp_seconds)\n  \
+                 and on (chain, target) throughline:run_success:fresh"
             )
         };
         vec![
@@ -507,19 +513,42 @@ impl Rules<'_> {
                     .to_owned(),
             ),
             (
+                "How many cells leak, and how many are denied, by the newest run that judges. The series of a cell exists\n\
+                 only while it is one of them, and is found for a while after: without these a cell that was mended\n\
+                 would be told for as long as it is found.",
+                "throughline:leaking_cells",
+                cells("leak"),
+            ),
+            ("", "throughline:denied_cells", cells("own_denied")),
+            (
                 "The newest run's word, and while no run judges, what was last known of the last day: a prober that\n\
                  stops, or that cannot look, does not end a leak.",
                 "throughline:leaking_cell",
                 format!(
-                    "{} == 1\nor (\n  max by ({CELL}) (last_over_time(throughline_rls_cell_leak[1d])) == 1\n  \
+                    "{} == 1\n  and on (chain, target) (throughline:leaking_cells > 0)\n\
+                     or (\n  max by ({CELL}) (last_over_time(throughline_rls_cell_leak[1d])) == 1\n  \
+                     and on (chain, target) (last_over_time(throughline:leaking_cells[1d]) > 0)\n  \
                      unless on (chain, target) throughline:run_success:fresh\n)",
                     by_cell("throughline_rls_cell_leak")
                 ),
             ),
             (
+                "What a leak made fail is told as a leak, and not once more as a budget that burns when it is over.",
+                "throughline:leaked_lately",
+                self.by_burn_window(Pair::burn_short, |window| {
+                    format!(
+                        "max by (chain, target) (last_over_time(throughline:leaking_cell[{}]))",
+                        time(window)
+                    )
+                }),
+            ),
+            (
                 "",
                 "throughline:denied_cell",
-                format!("{} == 1", by_cell("throughline_rls_cell_denied")),
+                format!(
+                    "{} == 1\n  and on (chain, target) (throughline:denied_cells > 0)",
+                    by_cell("throughline_rls_cell_denied")
+                ),
             ),
         ]
     }
@@ -540,7 +569,8 @@ impl Rules<'_> {
                 format!(
                     "throughline:run_errors:ratio_fast_long\n  {limit}\n\
                      and on (chain, target) throughline:run_errors:ratio_fast_short\n  {limit}\n\
-                     and on (chain, target) (throughline:failed_runs:fast_long >= 3)"
+                     and on (chain, target) (throughline:failed_runs:fast_long >= 3)\n\
+                     unless on (chain, target) throughline:leaked_lately"
                 )
             }
             "ThroughlineErrorBudgetBurnSlow" => {

@@ -1,0 +1,272 @@
+//! The monitoring of a team: Prometheus, Pushgateway, Alertmanager, and those who are told.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+
+use super::inbox::{self, Inbox, Told};
+use super::note;
+use crate::harness::Sandbox;
+
+/// What a program may take to start.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long a page may take that nothing can be counted for: three intervals in which nobody runs, and what a busy
+/// machine adds to them.
+const SILENCE_LIMIT: Duration = Duration::from_secs(90);
+/// Between two looks at something that tells nobody.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Where the runs' numbers are scraped.
+pub(crate) enum Scraped {
+    /// A daemon's page.
+    Daemon(SocketAddr),
+    /// A Pushgateway, which the stack starts.
+    Pushgateway(Pushgateway),
+}
+
+/// All of it; it ends with this value.
+pub(crate) struct Stack {
+    /// What people were told.
+    pub(crate) inbox: Inbox,
+    prometheus: SocketAddr,
+    alertmanager: SocketAddr,
+    client: reqwest::Client,
+    _processes: Vec<Child>,
+    _folder: TempDir,
+}
+
+impl Stack {
+    /// Starts it, with what `throughline render alerts` makes from that config.
+    pub(crate) async fn start(sandbox: &Sandbox, config: &Path, scraped: Scraped) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let rendered = folder.path().join("alerts");
+        let ran = sandbox
+            .prober("render")
+            .args(&["alerts", "--output"])
+            .arg(&rendered)
+            .arg("--config")
+            .arg(config)
+            .done()
+            .await;
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+
+        let inbox = Inbox::open().await;
+        let routing = rendered.join("alertmanager.yaml");
+        let shipped = std::fs::read_to_string(&routing).unwrap();
+        std::fs::write(&routing, for_a_test(shipped, &inbox)).unwrap();
+
+        let mut processes = Vec::new();
+        let alertmanager = free().await;
+        let log = folder.path().join("alertmanager.log");
+        let mut process = start(
+            at_home(&program("ALERTMANAGER_BIN", "prometheus-alertmanager")),
+            &[
+                format!("--config.file={}", routing.display()),
+                format!("--storage.path={}", folder.path().join("alertmanager").display()),
+                format!("--web.listen-address={alertmanager}"),
+                "--cluster.listen-address=".to_owned(),
+            ],
+            &log,
+        );
+        ready(&mut process, alertmanager, &log).await;
+        processes.push(process);
+
+        let (page, honor_labels) = match scraped {
+            Scraped::Daemon(page) => (page, false),
+            Scraped::Pushgateway(gateway) => {
+                processes.push(gateway.process);
+                (gateway.address, true)
+            }
+        };
+        let config = folder.path().join("prometheus.yaml");
+        let rules = rendered.join("throughline.rules.yaml");
+        let text = format!(
+            "global: {{scrape_interval: 1s, scrape_timeout: 1s}}
+rule_files: ['{}']
+alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{alertmanager}']}}]}}]}}
+scrape_configs:
+- {{job_name: throughline, honor_labels: {honor_labels}, static_configs: [{{targets: ['{page}']}}]}}
+",
+            rules.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let prometheus = free().await;
+        let log = folder.path().join("prometheus.log");
+        let mut process = start(
+            Command::new(program("PROMETHEUS_BIN", "prometheus")),
+            &[
+                format!("--config.file={}", config.display()),
+                format!("--storage.tsdb.path={}", folder.path().join("tsdb").display()),
+                format!("--web.listen-address={prometheus}"),
+                // What goes on is sent again, as each minute for intervals of minutes.
+                "--rules.alert.resend-delay=5s".to_owned(),
+                "--log.level=warn".to_owned(),
+            ],
+            &log,
+        );
+        ready(&mut process, prometheus, &log).await;
+        processes.push(process);
+        Self {
+            inbox,
+            prometheus,
+            alertmanager,
+            client: reqwest::Client::new(),
+            _processes: processes,
+            _folder: folder,
+        }
+    }
+
+    /// Waits for the next notification of a receiver, while there is no run to count.
+    pub(crate) async fn until_told(&mut self, receiver: &'static str, what: &str) -> Told {
+        let started = Instant::now();
+        loop {
+            if let Some(told) = self.inbox.take(receiver) {
+                note(&format!("{what}: told after {} s", started.elapsed().as_secs()));
+                return told;
+            }
+            if started.elapsed() > SILENCE_LIMIT {
+                panic!("{what} is not told to {receiver}\n{}", self.explanation().await);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// The alerts that Prometheus has sent and that go on, with what Alertmanager does with them: `active` is told,
+    /// `suppressed` is known and kept from people.
+    pub(crate) async fn alerts(&self) -> Vec<(String, String)> {
+        let answer = self.get(self.alertmanager, "/api/v2/alerts").await;
+        let alerts = answer.as_array().unwrap().iter();
+        alerts
+            .map(|alert| {
+                let text = |value: &Value| value.as_str().unwrap().to_owned();
+                (
+                    text(&alert["labels"]["alertname"]),
+                    text(&alert["status"]["state"]),
+                )
+            })
+            .collect()
+    }
+
+    /// Everything that helps to understand a page that should not have come.
+    pub(crate) async fn explanation(&self) -> String {
+        let alerts = self.get(self.prometheus, "/api/v1/alerts").await;
+        format!(
+            "Prometheus: {:#}\nAlertmanager: {:?}",
+            alerts["data"],
+            self.alerts().await
+        )
+    }
+
+    async fn get(&self, server: SocketAddr, path: &str) -> Value {
+        let answer = self
+            .client
+            .get(format!("http://{server}{path}"))
+            .send()
+            .await
+            .unwrap();
+        answer.json().await.unwrap()
+    }
+}
+
+/// The shipped routes with times for intervals of seconds, and with receivers that are heard. A text that is not
+/// there any more is a test that would try something else than what is shipped.
+fn for_a_test(mut text: String, inbox: &Inbox) -> String {
+    let mut replace = |old: &str, new: &str| {
+        assert_eq!(text.matches(old).count(), 1, "`{old}` in\n{text}");
+        text = text.replace(old, new);
+    };
+    replace("      group_wait: 30s\n", "      group_wait: 1s\n");
+    replace("      group_interval: 5m\n", "      group_interval: 1s\n");
+    for receiver in inbox::ALL {
+        let old = format!("  - name: {receiver}\n");
+        replace(&old, &format!("{old}{}", inbox.integrations(receiver)));
+    }
+    text
+}
+
+/// A Pushgateway, before it is part of a stack.
+pub(crate) struct Pushgateway {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    process: Child,
+}
+
+impl Pushgateway {
+    /// Starts one.
+    pub(crate) async fn start(folder: &Path) -> Self {
+        let address = free().await;
+        let log = folder.join("pushgateway.log");
+        let mut process = start(
+            Command::new(program("PUSHGATEWAY_BIN", "prometheus-pushgateway")),
+            &[format!("--web.listen-address={address}")],
+            &log,
+        );
+        ready(&mut process, address, &log).await;
+        Self { address, process }
+    }
+}
+
+/// An address at which nothing listens now: none of the three can be told to choose one and say which.
+async fn free() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// A program of the machine, or what the variable names.
+fn program(variable: &str, debian: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(|| PathBuf::from(debian), PathBuf::from)
+}
+
+/// Debian's Alertmanager reads its default template from a fixed place, which is not there when the package was unpacked
+/// and not installed. The program then gets a view of the machine in which it is.
+fn at_home(alertmanager: &Path) -> Command {
+    const PLACE: &str = "/usr/share/prometheus/alertmanager";
+    const VIEW: &str = "mount -t tmpfs none /usr/share && mkdir /usr/share/prometheus && \
+                        ln -s \"$0\" /usr/share/prometheus/alertmanager && exec \"$@\"";
+    let unpacked = alertmanager
+        .parent()
+        .map(|bin| bin.join("../share/prometheus/alertmanager"));
+    match unpacked.and_then(|folder| folder.canonicalize().ok()) {
+        Some(folder) if !Path::new(PLACE).exists() => {
+            let mut command = Command::new("unshare");
+            command.args(["--map-root-user", "--mount", "sh", "-c", VIEW]);
+            command.arg(folder).arg(alertmanager);
+            command
+        }
+        _ => Command::new(alertmanager),
+    }
+}
+
+fn start(mut command: Command, arguments: &[String], log: &Path) -> Child {
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(log).unwrap())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap_or_else(|error| {
+            panic!("cannot run {command:?} ({error}): `cargo xtask setup --all` says how to have it")
+        })
+}
+
+async fn ready(process: &mut Child, address: SocketAddr, log: &Path) {
+    let client = reqwest::Client::new();
+    let started = Instant::now();
+    loop {
+        let asked = client.get(format!("http://{address}/-/ready")).send().await;
+        if asked.is_ok_and(|answer| answer.status().is_success()) {
+            return;
+        }
+        let waited = started.elapsed() < START_LIMIT && process.try_wait().unwrap().is_none();
+        let said = || std::fs::read_to_string(log).unwrap_or_default();
+        assert!(waited, "{} is not ready\n{}", log.display(), said());
+        tokio::time::sleep(LOOK).await;
+    }
+}
