@@ -80,7 +80,10 @@ impl Notes {
     }
 
     async fn look(&self, filter: &str) -> RunRecord {
-        let matrix = MATRIX.replace("    FILTER\n", filter);
+        self.look_at(&MATRIX.replace("    FILTER\n", filter)).await
+    }
+
+    async fn look_at(&self, matrix: &str) -> RunRecord {
         std::fs::write(self.sandbox.state_dir().join("notes.yaml"), matrix).unwrap();
         let config = self
             .sandbox
@@ -95,6 +98,42 @@ impl Notes {
     async fn left(&self) -> i64 {
         self.database.value("select count(*) from public.notes").await
     }
+}
+
+#[tokio::test]
+async fn a_table_that_is_not_there_costs_no_other_row_its_answer() {
+    let notes = Notes::start().await;
+    let row = |table: &str, id: &str| {
+        format!(
+            "  {table}:
+    table: {table}
+    key: {{id: \"${{{id}}}\"}}
+    make: {{as: service_role, insert: {{id: \"${{{id}}}\", owner: \"${{tenant_a.org_id}}\", text: hello, tags: [\"${{tag}}\"]}}}}\n"
+        )
+    };
+    let matrix = format!(
+        "matrix: notes
+identities: {{tenant_a: {{}}, tenant_b: {{}}, service_role: {{}}}}
+ids: {{note_id: uuid, gone_id: uuid}}
+rows:
+{}{}expect:
+  - {{paths: [sql, postgrest], is: {{tenant_a: visible, tenant_b: hidden, service_role: visible}}}}
+",
+        row("gone", "gone_id"),
+        row("notes", "note_id")
+    );
+    let record = notes.look_at(&matrix).await;
+    assert_eq!(record.verdict, Verdict::Inconclusive, "{}", record.headline);
+    assert_eq!(cells(&record).len(), 12);
+    for cell in cells(&record) {
+        if cell.subject == "gone" {
+            assert_eq!(cell.outcome, CellOutcome::Undecidable, "{cell:?}");
+            assert!(cell.detail.contains("42P01"), "{cell:?}");
+        } else {
+            assert_eq!(cell.outcome, CellOutcome::Match, "{cell:?}");
+        }
+    }
+    assert_eq!(notes.left().await, 0);
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use mutants::Mutant;
 
 const RULES: &str = "throughline.rules.yaml";
 const EQUIVALENT: &str = "equivalent-mutants.txt";
-/// One file of tests on one mutant. A rule that is mutated into one that never ends is caught, too.
+/// One test on one mutant. A rule that is mutated into one that never ends is caught, too.
 const DEADLINE: Duration = Duration::from_secs(900);
 
 /// After so many mutants a line says that it goes on: all of them take longer than a coffee.
@@ -56,14 +56,17 @@ pub(crate) fn run(environment: &Environment, interrupt: &Interrupt, args: &Mutat
     let bench = Bench {
         promtool,
         tests: tests(&folder)?,
-        folder,
         rules,
         interrupt,
         give_up: Instant::now() + Duration::from_secs(args.minutes * 60),
     };
     progress::stage("the tests on the rules as they are");
-    if let Some(failing) = bench.first_failure(&bench.rules, &bench.tests)? {
-        bail!("{failing} fails on the rules as they are: mend that first");
+    let order: Vec<usize> = (0..bench.tests.len()).collect();
+    if let Some(failing) = bench.first_failure(&bench.rules, &order)? {
+        bail!(
+            "{} fails on the rules as they are: mend that first",
+            bench.tests[failing].name
+        );
     }
     progress::stage(&format!("{} mutants", chosen.len()));
     let start = Instant::now();
@@ -99,12 +102,19 @@ pub(crate) fn run(environment: &Environment, interrupt: &Interrupt, args: &Mutat
 
 struct Bench<'a> {
     promtool: PathBuf,
-    folder: PathBuf,
     rules: String,
-    /// Names of the test files, the quick ones first.
-    tests: Vec<String>,
+    /// The quick ones first.
+    tests: Vec<Test>,
     interrupt: &'a Interrupt,
     give_up: Instant,
+}
+
+/// One test of a file, as a file of its own: promtool goes through a whole file before it says that one of its tests
+/// fails, and a mutant is caught by one or two.
+struct Test {
+    /// The file's name, and which one of it, from 1.
+    name: String,
+    text: String,
 }
 
 impl Bench<'_> {
@@ -117,16 +127,19 @@ impl Bench<'_> {
         std::thread::scope(|scope| {
             for _ in 0..workers {
                 scope.spawn(|| {
-                    // Neighbouring mutants fall to the same file: the one that caught the last goes first.
-                    let mut tests = self.tests.clone();
+                    // Neighbouring mutants fall to the same test: the one that caught the last goes first.
+                    let mut order: Vec<usize> = (0..self.tests.len()).collect();
                     loop {
                         let index = next.fetch_add(1, Ordering::Relaxed);
                         let Some(mutant) = mutants.get(index) else { break };
                         if index > 0 && index.is_multiple_of(PROGRESS) {
                             progress::note(&format!("{index} tried"));
                         }
-                        match self.first_failure(&mutant.applied(&self.rules), &tests) {
-                            Ok(Some(file)) => tests.sort_by_key(|test| *test != file),
+                        match self.first_failure(&mutant.applied(&self.rules), &order) {
+                            Ok(Some(caught)) => {
+                                order.retain(|test| *test != caught);
+                                order.insert(0, caught);
+                            }
                             Ok(None) => {
                                 progress::note(&format!("survives: {}", mutant.name));
                                 lock(&found).insert(mutant.name.as_str());
@@ -146,20 +159,22 @@ impl Bench<'_> {
         }
     }
 
-    /// The first file of tests that notices something about these rules.
-    fn first_failure(&self, rules: &str, tests: &[String]) -> Result<Option<String>> {
+    /// The first test, in that order, that notices something about these rules.
+    fn first_failure(&self, rules: &str, order: &[usize]) -> Result<Option<usize>> {
+        const TEST: &str = "test.yaml";
         let folder = tempfile::tempdir().context("could not make a temporary folder")?;
         std::fs::write(folder.path().join(RULES), rules).context("could not write the mutated rules")?;
-        for test in tests {
+        for index in order {
+            let test = &self.tests[*index];
             self.interrupt.check()?;
             if Instant::now() > self.give_up {
                 bail!("the time is over: give more with --minutes, or choose some with --only");
             }
-            std::fs::copy(self.folder.join(test), folder.path().join(test))
-                .with_context(|| format!("could not copy {test}"))?;
+            std::fs::write(folder.path().join(TEST), &test.text)
+                .with_context(|| format!("could not write {}", test.name))?;
             let mut command = Command::new(&self.promtool);
             command
-                .args(["test", "rules", test])
+                .args(["test", "rules", TEST])
                 .current_dir(folder.path())
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
@@ -168,7 +183,7 @@ impl Bench<'_> {
                 Running::start(command, "promtool", Group::Own)?.wait(DEADLINE, self.interrupt, |_| {});
             self.interrupt.check()?;
             if !ended.is_ok_and(|output| output.status.success()) {
-                return Ok(Some(test.clone()));
+                return Ok(Some(*index));
             }
         }
         Ok(None)
@@ -183,15 +198,41 @@ fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
 }
 
-/// The files of tests, smallest first: a small one is a quick one, and `slow` is the last.
-fn tests(folder: &Path) -> Result<Vec<String>> {
-    let mut tests: Vec<String> = std::fs::read_dir(folder)
+/// The tests of a folder's files; those of `slow` are the last.
+fn tests(folder: &Path) -> Result<Vec<Test>> {
+    let mut files: Vec<String> = std::fs::read_dir(folder)
         .with_context(|| format!("could not list {}", folder.display()))?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| name.ends_with(".test.yaml") && !name.starts_with("shipped"))
         .collect();
-    tests.sort_by_key(|name| (name.starts_with("slow"), name.clone()));
+    files.sort_by_key(|name| (name.starts_with("slow"), name.clone()));
+    let mut tests = Vec::new();
+    for file in files {
+        tests.extend(split(&file, &read(&folder.join(&file))?)?);
+    }
     Ok(tests)
+}
+
+/// A file of tests as one file for each. Each begins with `- ` at the beginning of a line.
+fn split(file: &str, text: &str) -> Result<Vec<Test>> {
+    let (head, list) = text
+        .split_once("\ntests:\n")
+        .with_context(|| format!("{file} has no line `tests:`"))?;
+    let mut bodies: Vec<String> = Vec::new();
+    for line in list.lines() {
+        if line.starts_with("- ") {
+            bodies.push(String::new());
+        }
+        if let Some(body) = bodies.last_mut() {
+            body.push_str(line);
+            body.push('\n');
+        }
+    }
+    let named = bodies.iter().enumerate().map(|(index, body)| Test {
+        name: format!("{file}, test {}", index + 1),
+        text: format!("{head}\ntests:\n{body}"),
+    });
+    Ok(named.collect())
 }
 
 /// Names of mutants with the reasons why nothing can notice them: a line each, the reason below it, indented.
@@ -226,6 +267,30 @@ fn equivalent(text: &str) -> Result<BTreeMap<String, String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_tests_becomes_a_file_for_each() {
+        let tests = split(
+            "a.yaml",
+            "rule_files: [x]\ntests:\n- name: b\n  c: d\n# e\n- name: f\n",
+        )
+        .unwrap();
+        let all: Vec<_> = tests
+            .iter()
+            .map(|test| (test.name.as_str(), test.text.as_str()))
+            .collect();
+        assert_eq!(
+            all,
+            [
+                (
+                    "a.yaml, test 1",
+                    "rule_files: [x]\ntests:\n- name: b\n  c: d\n# e\n"
+                ),
+                ("a.yaml, test 2", "rule_files: [x]\ntests:\n- name: f\n"),
+            ]
+        );
+        assert!(split("a.yaml", "rule_files: [x]\n").is_err());
+    }
 
     #[test]
     fn a_reason_stands_below_the_mutants_that_it_is_about() {
