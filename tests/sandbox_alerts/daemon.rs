@@ -15,7 +15,7 @@ use crate::harness::prober::{Ran, Running};
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 /// A daemon whose runs do not end for so long is stuck: what is counted in runs would be waited for in vain.
-const RUN_LIMIT: Duration = Duration::from_secs(60);
+const RUN_LIMIT: Duration = Duration::from_secs(120);
 
 /// A running daemon; it is killed with this value. A test that fails shows what it said.
 pub(crate) struct Daemon {

@@ -4,7 +4,7 @@
 use super::daemon::{Daemon, Runs};
 use super::inbox::{OWNER, Told};
 use super::stack::{Scraped, Stack};
-use super::{CHAIN, INTERVAL, TARGET, config_of_chain, every, note};
+use super::{CHAIN, Pace, TARGET, config_of_chain, note};
 use crate::harness::Sandbox;
 
 /// So many failed runs are paged for,
@@ -68,12 +68,13 @@ struct Watched {
 impl Watched {
     async fn start() -> Self {
         let sandbox = Sandbox::start(&[]).await;
+        let pace = Pace::of(&sandbox.run().done().await);
         let alerts = format!(
-            "{{interval: {INTERVAL}, objective: 90, page_after: {{failures: {FAILURES}, runs: {AMONG}}}, \
+            "{{objective: 90, page_after: {{failures: {FAILURES}, runs: {AMONG}}}, \
              labels: {{team: tenants}}}}"
         );
-        let config =
-            config_of_chain(&sandbox, &every(INTERVAL), &alerts).write(&sandbox.state_dir(), "live.yaml");
+        let config = config_of_chain(&sandbox, pace, &pace.schedule(), &alerts)
+            .write(&sandbox.state_dir(), "live.yaml");
         let daemon = Daemon::start(&sandbox, &config, None).await;
         let stack = Stack::start(&sandbox, &config, Scraped::Daemon(daemon.address)).await;
         let started = daemon.runs().await;

@@ -3,11 +3,9 @@
 use super::daemon::Daemon;
 use super::inbox::{OWNER, SECURITY};
 use super::stack::{Scraped, Stack};
-use super::{TARGET, every, note};
+use super::{Pace, TARGET, note};
 use crate::harness::Sandbox;
 
-/// A look takes some seconds: the matrix has more than a hundred cells.
-const INTERVAL: &str = "10s";
 const MATRIX: &str = "org-visibility";
 /// One run that sees it is enough; the one under way may have missed it, and another may end while the page is on
 /// its way.
@@ -23,6 +21,7 @@ const QUIET: f64 = 3.0;
 #[tokio::test]
 async fn a_leak_is_told_at_once_to_security_and_the_owner_and_its_end_is_the_end() {
     let sandbox = Sandbox::start(&[]).await;
+    let pace = Pace::of(&sandbox.look().done().await);
     let config = sandbox
         .shipped()
         .without("kind: bootstrap")
@@ -34,13 +33,10 @@ async fn a_leak_is_told_at_once_to_security_and_the_owner_and_its_end_is_the_end
             "org-visibility:",
             &format!(
                 "org-visibility:\n    kind: visibility\n    target: sandbox\n    matrix: org-visibility{}",
-                every(INTERVAL)
+                pace.schedule()
             ),
         )
-        .line(
-            "targets:",
-            &format!("serve: {{grace: 1s}}\nalerts: {{interval: {INTERVAL}}}\ntargets:"),
-        );
+        .line("targets:", "serve: {grace: 1s}\ntargets:");
     let file = config.write(&sandbox.state_dir(), "live.yaml");
     let daemon = Daemon::start(&sandbox, &file, None).await;
     let mut stack = Stack::start(&sandbox, &file, Scraped::Daemon(daemon.address)).await;

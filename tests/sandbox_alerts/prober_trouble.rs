@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::daemon::{Daemon, Runs};
 use super::inbox::{HEARTBEAT, PROBER, TICKET, Told};
 use super::stack::{Scraped, Stack};
-use super::{CHAIN, INTERVAL, TARGET, config_of_chain, every, note};
+use super::{CHAIN, Pace, TARGET, config_of_chain, note};
 use crate::harness::Sandbox;
 use crate::harness::endpoints::closed;
 
@@ -23,8 +23,8 @@ const MORE: f64 = 7.0;
 async fn a_chain_that_works_tells_nobody_a_prober_that_is_killed_or_kept_out_only_whoever_runs_it() {
     let sandbox = Sandbox::start(&[]).await;
     // As they come: 3 of 5, an objective of 99 %.
-    let alerts = format!("{{interval: {INTERVAL}}}");
-    let config = config_of_chain(&sandbox, &every(INTERVAL), &alerts);
+    let pace = Pace::of(&sandbox.run().done().await);
+    let config = config_of_chain(&sandbox, pace, &pace.schedule(), "{}");
     let healthy = config.write(&sandbox.state_dir(), "live.yaml");
     let daemon = Daemon::start(&sandbox, &healthy, None).await;
     let address = daemon.address;

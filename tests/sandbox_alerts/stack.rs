@@ -18,7 +18,7 @@ use crate::harness::Sandbox;
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a page may take that nothing can be counted for: three intervals in which nobody runs, and what a busy
 /// machine adds to them.
-const SILENCE_LIMIT: Duration = Duration::from_secs(90);
+const SILENCE_LIMIT: Duration = Duration::from_secs(240);
 /// Between two looks at something that tells nobody.
 const LOOK: Duration = Duration::from_millis(100);
 
