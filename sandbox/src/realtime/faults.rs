@@ -85,6 +85,7 @@ pub struct FaultSwitch {
     sockets: Arc<Mutex<CancellationToken>>,
     worker_stops: Arc<watch::Sender<u64>>,
     worker_state: Arc<watch::Sender<WorkerState>>,
+    polls_held: Arc<watch::Sender<u64>>,
 }
 
 impl Default for FaultSwitch {
@@ -94,6 +95,7 @@ impl Default for FaultSwitch {
             sockets: Arc::default(),
             worker_stops: Arc::new(watch::Sender::new(0)),
             worker_state: Arc::new(watch::Sender::new(WorkerState::Stopped)),
+            polls_held: Arc::new(watch::Sender::new(0)),
         }
     }
 }
@@ -166,8 +168,19 @@ impl FaultSwitch {
         faults.deaf.contains(topic) || faults.deaf.contains("*")
     }
 
-    pub(crate) fn is_stalled(&self) -> bool {
-        self.faults.borrow().stall
+    /// How many polls [`Faults::stall`] has held back. The worker polls one at a time: once this has changed, a
+    /// poll that was under way when the fault was switched on has ended.
+    pub fn polls_held(&self) -> watch::Receiver<u64> {
+        self.polls_held.subscribe()
+    }
+
+    /// Whether a poll that is about to be made is held back.
+    pub(crate) fn holds_poll(&self) -> bool {
+        let stalled = self.faults.borrow().stall;
+        if stalled {
+            self.polls_held.send_modify(|held| *held += 1);
+        }
+        stalled
     }
 }
 

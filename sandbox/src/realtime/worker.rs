@@ -283,7 +283,7 @@ impl Poller {
                 .await?;
             self.has_slot = true;
         }
-        if options.faults.is_stalled() {
+        if options.faults.holds_poll() {
             return Ok((Poll::Nothing, Vec::new()));
         }
         // Reading consumes: whatever fails from here on, this batch is gone.

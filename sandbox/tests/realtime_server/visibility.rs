@@ -2,15 +2,22 @@
 
 use serde_json::{Value, json};
 use throughline_sandbox::realtime::FaultRequest;
+use tokio::time::timeout;
 
-use crate::lab::{Lab, OWNER, notes, token};
+use crate::lab::{DEADLINE, Lab, OWNER, notes, token};
 
 fn on(schema: &str, table: &str) -> Value {
     json!([{"event": "*", "schema": schema, "table": table}])
 }
 
-/// Holds the poller back, so that several transactions are polled at once.
-fn stall(lab: &Lab, on: bool) {
+/// Holds the poller back, so that several transactions are polled at once. A poll that is under way has ended then.
+async fn stall(lab: &Lab) {
+    let mut held = lab.faults.polls_held();
+    switch_stall(lab, true);
+    timeout(DEADLINE, held.changed()).await.unwrap().unwrap();
+}
+
+fn switch_stall(lab: &Lab, on: bool) {
     lab.faults
         .apply(FaultRequest {
             stall: Some(on),
@@ -27,12 +34,12 @@ async fn under_row_security_a_row_that_is_gone_before_the_poll_was_never_there()
     guarded.subscribe("guarded", on("public", "rt_rls_nopol")).await;
     let mut open = lab.client("service_role").await;
     open.subscribe("open", on("public", "rt_pair_a")).await;
-    stall(&lab, true);
+    stall(&lab).await;
     lab.run("insert into rt_rls_nopol (note) values ('brief')").await;
     lab.run("delete from rt_rls_nopol").await;
     lab.run("insert into rt_pair_a (note) values ('brief')").await;
     lab.run("delete from rt_pair_a").await;
-    stall(&lab, false);
+    switch_stall(&lab, false);
     sentinel.pass(&lab).await;
     assert_eq!(notes(&guarded.drain().await), ["DELETE -"]);
     assert_eq!(notes(&open.drain().await), ["INSERT brief", "DELETE -"]);
@@ -48,10 +55,10 @@ async fn one_raising_policy_loses_the_batch_for_everybody_and_says_nothing() {
     culprit.subscribe("culprit", on("public", "rt_badpol")).await;
     lab.run("insert into rt_pair_a (note) values ('before')").await;
     sentinel.pass(&lab).await;
-    stall(&lab, true);
+    stall(&lab).await;
     lab.run("insert into rt_pair_a (note) values ('lost')").await;
     lab.run("insert into rt_badpol (note) values ('poison')").await;
-    stall(&lab, false);
+    switch_stall(&lab, false);
     sentinel.pass_in_the_end(&lab).await;
     lab.run("insert into rt_pair_a (note) values ('after')").await;
     sentinel.pass(&lab).await;
@@ -67,11 +74,11 @@ async fn a_role_without_usage_of_the_schema_poisons_the_batch_too() {
     victim.subscribe("victim", on("public", "rt_pair_a")).await;
     let mut culprit = lab.client("anon").await;
     culprit.subscribe("culprit", on("app", "rt_unusable")).await;
-    stall(&lab, true);
+    stall(&lab).await;
     lab.run("insert into rt_pair_a (note) values ('lost')").await;
     lab.run("insert into app.rt_unusable (note) values ('poison')")
         .await;
-    stall(&lab, false);
+    switch_stall(&lab, false);
     sentinel.pass_in_the_end(&lab).await;
     assert!(victim.drain().await.is_empty());
 }
