@@ -10,12 +10,13 @@
 #[path = "support/records.rs"]
 #[allow(dead_code, reason = "the goldens use more of it")]
 mod records;
+#[path = "support/servers.rs"]
+mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ use opentelemetry_proto::tonic::metrics::v1::AggregationTemporality;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use prost::Message as _;
+use servers::{free, program, ready, start};
 use throughline::config::model::Export;
 use throughline::record::{RunRecord, Verdict};
 use throughline::serve::http;
@@ -44,8 +46,7 @@ const RUNS: usize = 200;
 const SCRAPE: &str = "2s";
 /// Each path is a target so many times, scraped at different moments, so that somebody comes soon.
 const SCRAPERS: usize = 16;
-/// What a program may take to start, and one record to arrive.
-const START_LIMIT: Duration = Duration::from_secs(60);
+/// What one record may take to arrive.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(60);
 /// After this a scrape that was answered and did not arrive was given up by Prometheus: another one is let through.
 const LOST: Duration = Duration::from_secs(5);
@@ -302,46 +303,6 @@ async fn pass(
     Ok(([(header::CONTENT_TYPE, kind)], body))
 }
 
-/// A program of the machine, or what the variable names.
-fn program(variable: &str, debian: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| debian.to_owned())
-}
-
-/// An address at which nothing listens now.
-async fn free() -> SocketAddr {
-    listen().await.1
-}
-
-fn start(program: &str, arguments: &[String], log: &Path) -> Child {
-    Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(std::fs::File::create(log).unwrap())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap_or_else(|error| {
-            panic!("cannot run `{program}` ({error}): `cargo xtask setup --all` says how to have it")
-        })
-}
-
-async fn ready(address: SocketAddr, log: &Path) {
-    let client = reqwest::Client::new();
-    let started = Instant::now();
-    loop {
-        let asked = client.get(format!("http://{address}/-/ready")).send().await;
-        if asked.is_ok_and(|answer| answer.status().is_success()) {
-            return;
-        }
-        assert!(
-            started.elapsed() < START_LIMIT,
-            "{}",
-            std::fs::read_to_string(log).unwrap_or_default()
-        );
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
 struct Pushgateway {
     address: SocketAddr,
     _process: Child,
@@ -351,12 +312,12 @@ impl Pushgateway {
     async fn start(folder: &Path) -> Self {
         let address = free().await;
         let log = folder.join("pushgateway.log");
-        let process = start(
-            &program("PUSHGATEWAY_BIN", "prometheus-pushgateway"),
+        let mut process = start(
+            Command::new(program("PUSHGATEWAY_BIN", "prometheus-pushgateway")),
             &[format!("--web.listen-address={address}")],
             &log,
         );
-        ready(address, &log).await;
+        ready(&mut process, address, &log).await;
         Self {
             address,
             _process: process,
@@ -395,8 +356,8 @@ impl Prometheus {
         let file = folder.join("prometheus.yml");
         std::fs::write(&file, config).unwrap();
         let log = folder.join("prometheus.log");
-        let process = start(
-            &program("PROMETHEUS_BIN", "prometheus"),
+        let mut process = start(
+            Command::new(program("PROMETHEUS_BIN", "prometheus")),
             &[
                 format!("--config.file={}", file.display()),
                 format!("--storage.tsdb.path={}", folder.join("tsdb").display()),
@@ -406,7 +367,7 @@ impl Prometheus {
             ],
             &log,
         );
-        ready(address, &log).await;
+        ready(&mut process, address, &log).await;
         Self {
             address,
             client: reqwest::Client::new(),

@@ -9,6 +9,8 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "../support/servers.rs"]
+mod servers;
 
 mod daemon;
 mod faults;

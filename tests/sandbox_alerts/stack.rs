@@ -1,21 +1,18 @@
 //! The monitoring of a team: Prometheus, Pushgateway, Alertmanager, and those who are told.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
 use super::inbox::{self, Inbox, Told};
 use super::note;
+use super::servers::{free, program, ready, start};
 use crate::harness::Sandbox;
 
-/// What a program may take to start.
-const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a page may take that nothing can be counted for: three intervals in which nobody runs, and what a busy
 /// machine adds to them.
 const SILENCE_LIMIT: Duration = Duration::from_secs(240);
@@ -212,17 +209,6 @@ impl Pushgateway {
     }
 }
 
-/// An address at which nothing listens now: none of the three can be told to choose one and say which.
-async fn free() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    listener.local_addr().unwrap()
-}
-
-/// A program of the machine, or what the variable names.
-fn program(variable: &str, debian: &str) -> PathBuf {
-    std::env::var_os(variable).map_or_else(|| PathBuf::from(debian), PathBuf::from)
-}
-
 /// Debian's Alertmanager reads its default template from a fixed place, which is not there when the package was unpacked
 /// and not installed. The program then gets a view of the machine in which it is.
 fn at_home(alertmanager: &Path) -> Command {
@@ -240,33 +226,5 @@ fn at_home(alertmanager: &Path) -> Command {
             command
         }
         _ => Command::new(alertmanager),
-    }
-}
-
-fn start(mut command: Command, arguments: &[String], log: &Path) -> Child {
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(std::fs::File::create(log).unwrap())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap_or_else(|error| {
-            panic!("cannot run {command:?} ({error}): `cargo xtask setup --all` says how to have it")
-        })
-}
-
-async fn ready(process: &mut Child, address: SocketAddr, log: &Path) {
-    let client = reqwest::Client::new();
-    let started = Instant::now();
-    loop {
-        let asked = client.get(format!("http://{address}/-/ready")).send().await;
-        if asked.is_ok_and(|answer| answer.status().is_success()) {
-            return;
-        }
-        let waited = started.elapsed() < START_LIMIT && process.try_wait().unwrap().is_none();
-        let said = || std::fs::read_to_string(log).unwrap_or_default();
-        assert!(waited, "{} is not ready\n{}", log.display(), said());
-        tokio::time::sleep(LOOK).await;
     }
 }
