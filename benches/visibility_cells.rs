@@ -56,9 +56,6 @@ const AIM_CELLS: usize = 1_000;
 const WALL_MS_MAX: f64 = 1_000.0;
 const CPU_RATIO_MIN: f64 = 10.0;
 
-/// Growth that counts as linear: a larger run has its servers' tables, and its own heap, further from the cores' caches.
-const LINEAR_WITHIN: f64 = 1.1;
-
 /// What the cells of a matrix cost, beside a script.
 #[derive(Debug, Parser)]
 struct Args {
@@ -489,8 +486,8 @@ fn growth(small: &Size, large: &Size) -> Result<(), Box<dyn Error>> {
     };
     let (cpu, peak) = (median(cpu_ms)?, median(Cost::peak_mb)?);
     println!(
-        "{}  from {} to {} cells CPU time grows as they do, {times:.1} times, by a tenth more at most: {cpu:.1} times",
-        mark(cpu <= times * LINEAR_WITHIN),
+        "{}  from {} to {} cells CPU time grows at most as they do, {times:.1} times: {cpu:.1} times",
+        mark(cpu <= times),
         small.cells,
         large.cells
     );
