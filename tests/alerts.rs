@@ -431,6 +431,36 @@ fn office_hours_are_no_interval_and_a_shorter_one_than_the_schedules_is_told() {
 }
 
 #[test]
+fn a_run_that_may_outlast_its_interval_has_no_rules() {
+    // A run may last 30 s, and start up to 3 s late.
+    let refused = alerts::rules(&scheduled("{every: 30s}", "alerts: {objective: 50}\n").config).unwrap_err();
+    let said = refused.to_string();
+    assert!(
+        said.starts_with(
+            "the probe `one` runs every 30s, and a run may last 30s (its `deadline`) and begin 3s late"
+        ),
+        "{said}"
+    );
+    assert!(
+        said.contains("write `deadline: 27s`, or run it less often"),
+        "{said}"
+    );
+    let refused = alerts::rules(&parse("alerts: {interval: 20s, objective: 50}\n", &["one"])).unwrap_err();
+    let said = refused.to_string();
+    assert!(
+        said.contains("may last 30s (its `deadline`): just while") && said.contains("write `deadline: 20s`"),
+        "{said}"
+    );
+    // To the second.
+    alerts::rules(&parse("alerts: {interval: 30s, objective: 50}\n", &["one"])).unwrap();
+    for (interval, jitter, fits) in [("31s", "1s", true), ("31s", "1100ms", false)] {
+        let schedule = format!("{{every: {interval}, jitter: {jitter}}}");
+        let rules = alerts::rules(&scheduled(&schedule, "alerts: {objective: 50}\n").config);
+        assert_eq!(rules.is_ok(), fits, "{schedule}: {rules:?}");
+    }
+}
+
+#[test]
 fn two_probes_that_write_the_same_series_cannot_have_different_objectives() {
     let same = "alerts: {interval: 5m}\n";
     alerts::rules(&parse(same, &["one", "two"])).unwrap();
@@ -453,8 +483,8 @@ fn rules_follow_the_slowest_and_the_quickest_probe() {
         slow.contains("fresh[12h]") && slow.contains("keep_firing_for: 2h"),
         "{slow}"
     );
-    let quick = alerts::rules(&parse("alerts: {interval: 20s, objective: 99.9}\n", &["one"])).unwrap();
-    assert!(quick.contains("interval: 10s"), "{quick}");
+    let quick = alerts::rules(&parse("alerts: {interval: 40s, objective: 99.9}\n", &["one"])).unwrap();
+    assert!(quick.contains("interval: 20s"), "{quick}");
 }
 
 #[test]

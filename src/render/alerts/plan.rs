@@ -216,6 +216,29 @@ fn pair(config: &Config, probe: &Probe, wrong: &mut Vec<String>) -> Option<Pair>
         ));
         return None;
     };
+    let jitter = probe
+        .schedule
+        .as_ref()
+        .map_or(Duration::ZERO, |schedule| schedule.jitter_max(interval));
+    // As Prometheus wants a scrape's time-out below its interval. `page_after` looks at a time, and slots that are
+    // passed over because a run outlasts its own are missing in it.
+    let most = interval.saturating_sub(jitter);
+    if probe.deadline > most {
+        let (every, deadline) = (duration_text(interval), duration_text(probe.deadline));
+        let late = if jitter.is_zero() {
+            String::new()
+        } else {
+            format!(" and begin {} late by its `jitter`", duration_text(jitter))
+        };
+        wrong.push(format!(
+            "the probe `{}` runs every {every}, and a run may last {deadline} (its `deadline`){late}: just while the \
+             target is broken, slots would be passed over, and failed runs would not meet in the time that \
+             `page_after` looks at; write `deadline: {}`, or run it less often",
+            probe.name,
+            duration_text(most)
+        ));
+        return None;
+    }
     if let Err((what, instead)) = settings.objective.bearable(interval, config.alerts.window_days) {
         wrong.push(format!("probe `{}`: {what}; {instead}", probe.name));
         return None;

@@ -45,6 +45,8 @@ enum Timing {
     AtOnce,
     /// Kept for a while after it.
     Kept,
+    /// Only after another evaluation, and kept for a while after it.
+    ConfirmedAndKept,
     /// Only after the expression held for so long: two runs of the slowest probe.
     Held,
     /// Only after an hour.
@@ -80,7 +82,8 @@ pub static ALERTS: &[Alert] = &[
         summary: "{{ $labels.chain }} on {{ $labels.target }} is broken, hop unknown",
         description: "Runs fail, and the newest one names no hop that these rules know.",
         about: About::Target,
-        timing: Timing::Kept,
+        // A scrape between two rules of one evaluation shows a mended hop beside a chain that is down.
+        timing: Timing::ConfirmedAndKept,
     },
     Alert {
         name: "ThroughlineErrorBudgetBurnFast",
@@ -359,7 +362,15 @@ impl Rules<'_> {
 
     /// How many of the last runs were bad.
     fn counts(&self) -> Vec<Recorded> {
-        let bad = |which: &str| format!("throughline:run_timestamp_seconds and on (chain, target) ({which})");
+        let lookback = time(self.plan.lookback());
+        let last = |metric: &str| format!("last_over_time(throughline_last_run_{metric}[{lookback}])");
+        let bad = |which: String| {
+            format!(
+                "max by (chain, target) (\n  {}\n  and throughline:newest_run_timestamp_seconds\n  and {which}\n)\n\
+                 and on (chain, target) throughline:run_fresh",
+                last("timestamp_seconds")
+            )
+        };
         let of_five = self.plan.distinct(|pair| pair.interval);
         let of_five = |series: &str| {
             let windows = of_five.iter().map(|interval| (*interval * 4, *interval));
@@ -370,19 +381,24 @@ impl Rules<'_> {
         vec![
             (
                 "The start of the newest run while it is a bad one: each value is one such run, however often it is\n\
-                 scraped.",
+                 scraped. Start and verdict are read by one expression, because a scrape may come between two rules\n\
+                 of one evaluation: the last run's start beside this run's verdict would count one failure twice.",
                 "throughline:failed_run_timestamp_seconds",
-                bad("throughline:run_success:fresh == 0"),
+                bad(format!(
+                    "{} == 0\n  unless {} == 1",
+                    last("success"),
+                    last("inconclusive")
+                )),
             ),
             (
                 "",
                 "throughline:unjudged_run_timestamp_seconds",
-                bad("throughline:run_unjudged"),
+                bad(format!("{} == 1", last("inconclusive"))),
             ),
             (
                 "",
                 "throughline:late_run_timestamp_seconds",
-                bad("throughline:run_late"),
+                bad(format!("{} == 1", last("degraded"))),
             ),
             (
                 "Failed runs among those that `page_after` looks at.",
@@ -642,6 +658,10 @@ impl Rules<'_> {
         match alert.timing {
             Timing::AtOnce => {}
             Timing::Kept => out.line(3, &format!("keep_firing_for: {}", time(slowest))),
+            Timing::ConfirmedAndKept => {
+                out.line(3, &format!("for: {}", time(plan.evaluation())));
+                out.line(3, &format!("keep_firing_for: {}", time(slowest)));
+            }
             Timing::Held => out.line(3, &format!("for: {}", time(slowest))),
             Timing::HeldForAnHour => out.line(3, "for: 1h"),
             Timing::Confirmed => out.line(3, &format!("for: {}", time(plan.evaluation()))),
