@@ -4,6 +4,10 @@ use std::path::{Path, PathBuf};
 
 /// A budget stays this far below the time after which its hop counts as lost; equal ones are refused.
 const BELOW_LOST_MS: u64 = 1;
+/// The chain's deadline in the sandbox's config,
+const DEADLINE: &str = "deadline: 30s";
+/// and one that a machine with much other work keeps: a healthy run was seen to take ten times as long as usual.
+const PATIENT_DEADLINE: &str = "deadline: 90s";
 /// `lost_after` of a hop that does not say it.
 const LOST_AFTER_DEFAULT_MS: u64 = 10_000;
 
@@ -16,12 +20,18 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// The sandbox's config with budgets that no slow machine can miss: whatever comes at all is in time.
+    /// The sandbox's config with budgets and a deadline that no slow machine can miss: whatever comes at all is in
+    /// time.
     pub(crate) fn patient(state_dir: &Path) -> Self {
         Self {
             budgets: patient_budgets(),
-            ..Self::shipped(state_dir)
+            ..Self::shipped(state_dir).line(DEADLINE, PATIENT_DEADLINE)
         }
+    }
+
+    /// With the chain's own deadline again: for runs that last as long as they may.
+    pub(crate) fn shipped_deadline(self) -> Self {
+        self.line(PATIENT_DEADLINE, DEADLINE)
     }
 
     /// The sandbox's config with the chain's own budgets.

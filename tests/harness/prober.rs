@@ -13,11 +13,11 @@ use tokio::task::JoinHandle;
 use super::secrets::Secrets;
 use super::within;
 
-/// A run may take its whole deadline (30 s for the chain, 60 s for the matrix in the sandbox's config); what is beyond it is the process's own
-/// start and end, and the machine's other work.
-const RUN_LIMIT: Duration = Duration::from_secs(60 + 10);
+/// A run may take its whole deadline (90 s for the patient chain, 60 s for the matrix); what is beyond it is the
+/// process's own start and end, and the machine's other work.
+const RUN_LIMIT: Duration = Duration::from_secs(90 + 10);
 /// How long the prober's progress may take to come to a hop.
-const PROGRESS_LIMIT: Duration = Duration::from_secs(25);
+const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
 
 /// A call of the prober, not made yet.
 pub(crate) struct Prober {

@@ -12,8 +12,8 @@ use super::stack::Stack;
 use crate::harness::Sandbox;
 use crate::harness::prober::{Ran, Running};
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(100);
+/// Between two looks, which cost the daemon some work each.
+const LOOK: Duration = Duration::from_millis(300);
 /// A daemon whose runs do not end for so long is stuck: what is counted in runs would be waited for in vain.
 const RUN_LIMIT: Duration = Duration::from_secs(120);
 

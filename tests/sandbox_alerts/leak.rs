@@ -32,7 +32,8 @@ async fn a_leak_is_told_at_once_to_security_and_the_owner_and_its_end_is_the_end
         .line(
             "org-visibility:",
             &format!(
-                "org-visibility:\n    kind: visibility\n    target: sandbox\n    matrix: org-visibility{}",
+                "org-visibility:\n    kind: visibility\n    target: sandbox\n    matrix: org-visibility\n    {}{}",
+                pace.deadline(),
                 pace.schedule()
             ),
         )

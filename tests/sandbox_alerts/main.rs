@@ -29,8 +29,11 @@ use harness::prober::Ran;
 /// How long a hop may take in the tests' chain: on most machines long for one that comes, and short for one that does
 /// not.
 const PATIENCE_MIN: Duration = Duration::from_secs(2);
-/// Below this the times of Prometheus and Alertmanager, of a second or three, are more than what is measured.
-const INTERVAL_MIN: Duration = Duration::from_secs(6);
+/// Below this the times of Prometheus and Alertmanager, of a second or three, are more than what is measured, and a run
+/// that breaks, which takes three to four seconds, has no room to take twice as long.
+const INTERVAL_MIN: Duration = Duration::from_secs(9);
+/// What a start may be put off.
+const JITTER: Duration = Duration::from_millis(100);
 /// The chain of all tests here but one, and the target.
 const CHAIN: &str = "org-bootstrap-events";
 const TARGET: &str = "sandbox";
@@ -40,8 +43,8 @@ const TARGET: &str = "sandbox";
 struct Pace {
     /// How long a hop is waited for.
     patience: Duration,
-    /// Between two runs: twice what one takes, and what one waits for in vain. Three intervals without a run are a page,
-    /// and rightly, so a machine with other work runs less often; what is promised is counted in runs.
+    /// Between two runs: three times what one takes, and what one waits for in vain. A run ends within it, for that is
+    /// its deadline, so no slot is passed over; what is promised is counted in runs.
     interval: Duration,
 }
 
@@ -49,7 +52,7 @@ impl Pace {
     fn of(run: &Ran) -> Self {
         assert_eq!(run.code, Some(0), "{}{}", run.stdout, run.stderr);
         let patience = run.took.max(PATIENCE_MIN);
-        let seconds = (run.took * 2 + patience).as_secs() + 1;
+        let seconds = (run.took * 3 + patience).as_secs() + 1;
         let interval = Duration::from_secs(seconds).max(INTERVAL_MIN);
         note(&format!("a run takes {:?}: one each {interval:?}", run.took));
         Self { patience, interval }
@@ -58,9 +61,15 @@ impl Pace {
     /// A line of a probe that says how often it runs.
     fn schedule(self) -> String {
         format!(
-            "\n    schedule: {{every: {}s, jitter: 100ms}}",
-            self.interval.as_secs()
+            "\n    schedule: {{every: {}s, jitter: {}ms}}",
+            self.interval.as_secs(),
+            JITTER.as_millis()
         )
+    }
+
+    /// And one that says how long a run may take.
+    fn deadline(self) -> String {
+        format!("deadline: {}ms", (self.interval - JITTER).as_millis())
     }
 }
 
@@ -90,6 +99,7 @@ fn config_of_chain(sandbox: &Sandbox, pace: Pace, schedule: &str, alerts: &str) 
     sandbox
         .shipped()
         .without("org-visibility:")
+        .line("deadline: 30s", &pace.deadline())
         .line("chain:", &format!("chain: chain.yaml{schedule}"))
         .line(
             "targets:",

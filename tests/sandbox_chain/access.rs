@@ -136,7 +136,7 @@ async fn each_endpoint_at(sandbox: &Sandbox, address: SocketAddr) {
         ("worker", worker_at(sandbox, address)),
     ] {
         let ran = sandbox
-            .run_with(&config, "unreachable.yaml")
+            .run_with(&config.shipped_deadline(), "unreachable.yaml")
             .arg("--output=json")
             .done()
             .await;

@@ -105,7 +105,7 @@ async fn a_part_that_the_prober_itself_needs_is_killed() {
 async fn killed(sandbox: &Sandbox, part: &str) -> RunRecord {
     sandbox.inject("rt-late").await;
     let running = sandbox
-        .run()
+        .run_with(&sandbox.patient().shipped_deadline(), "killed.yaml")
         .arg("--output=json")
         .start()
         .until_seen("enqueued")

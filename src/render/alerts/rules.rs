@@ -307,10 +307,6 @@ impl Rules<'_> {
     fn runs(&self) -> Vec<Recorded> {
         let lookback = time(self.plan.lookback());
         let last = |metric: &str| format!("last_over_time({metric}[{lookback}])");
-        let newest = |metric: &str| {
-            let last = last(metric);
-            format!("max by (chain, target) ({last} and throughline:newest_run_timestamp_seconds)")
-        };
         let began = last("throughline_last_run_timestamp_seconds");
         vec![
             (
@@ -332,29 +328,13 @@ impl Rules<'_> {
                     .to_owned(),
             ),
             (
-                "Runs that judged nothing say nothing about the target.",
-                "throughline:run_unjudged",
-                format!(
-                    "{} == 1\n  and on (chain, target) throughline:run_fresh",
-                    newest("throughline_last_run_inconclusive")
-                ),
-            ),
-            (
-                "The indicator: 1 works, 0 is broken, absent is not known.",
+                "The indicator: 1 works, 0 is broken, absent is not known. Runs that judged nothing say nothing.",
                 "throughline:run_success:fresh",
                 format!(
-                    "min by (chain, target) ({} and throughline:newest_run_timestamp_seconds)\n  \
-                     and on (chain, target) throughline:run_fresh\n  \
-                     unless on (chain, target) throughline:run_unjudged",
-                    last("throughline_last_run_success")
-                ),
-            ),
-            (
-                "",
-                "throughline:run_late",
-                format!(
-                    "{} == 1\n  and on (chain, target) throughline:run_success:fresh",
-                    newest("throughline_last_run_degraded")
+                    "min by (chain, target) (\n  {}\n  and throughline:newest_run_timestamp_seconds\n  \
+                     unless {} == 1\n)\nand on (chain, target) throughline:run_fresh",
+                    last("throughline_last_run_success"),
+                    last("throughline_last_run_inconclusive")
                 ),
             ),
         ]
@@ -398,7 +378,11 @@ impl Rules<'_> {
             (
                 "",
                 "throughline:late_run_timestamp_seconds",
-                bad(format!("{} == 1", last("degraded"))),
+                bad(format!(
+                    "{} == 1\n  unless {} == 1",
+                    last("degraded"),
+                    last("inconclusive")
+                )),
             ),
             (
                 "Failed runs among those that `page_after` looks at.",
@@ -508,7 +492,7 @@ impl Rules<'_> {
                 "The chain is broken now, and it is no flake.",
                 "throughline:chain_down",
                 "throughline:failed_runs >= on (chain, target) throughline:page_failures\n  \
-                 and on (chain, target) (throughline:run_success:fresh == 0)"
+                 and on (chain, target) throughline:failed_run_timestamp_seconds"
                     .to_owned(),
             ),
             (
@@ -607,9 +591,11 @@ impl Rules<'_> {
             ),
             "ThroughlineCrossTenantLeak" => "throughline:leaking_cell".into(),
             "ThroughlineInconclusive" => {
-                "throughline:unjudged_runs >= 3 and on (chain, target) throughline:run_unjudged".into()
+                "throughline:unjudged_runs >= 3 and on (chain, target) throughline:unjudged_run_timestamp_seconds".into()
             }
-            "ThroughlineLate" => "throughline:late_runs >= 3 and on (chain, target) throughline:run_late".into(),
+            "ThroughlineLate" => {
+                "throughline:late_runs >= 3 and on (chain, target) throughline:late_run_timestamp_seconds".into()
+            },
             "ThroughlineLeftovers" => format!(
                 "max by (chain, target, kind) (max_over_time(throughline_leftovers[{}])) > 0\n  \
                  and on (chain, target) throughline:run_fresh",
