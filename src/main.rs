@@ -8,6 +8,11 @@ use clap::Parser;
 use throughline::cli::{self, Cli};
 use throughline::exit::Exit;
 
+/// A matrix of thousands of cells makes many small values that live to the run's end, and glibc's allocator looks
+/// longer for a place the more there are: see docs/performance.md. musl's, in the container's image, is slower still.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // One TLS provider for every client of the process; a second call would only say that there is one.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -210,7 +210,7 @@ impl Pushgateway {
 }
 
 /// Debian's Alertmanager reads its default template from a fixed place, which is not there when the package was unpacked
-/// and not installed. The program then gets a view of the machine in which it is.
+/// and not installed. Root's set-up puts it there; for others the program gets a view of the machine in which it is.
 fn at_home(alertmanager: &Path) -> Command {
     const PLACE: &str = "/usr/share/prometheus/alertmanager";
     const VIEW: &str = "mount -t tmpfs none /usr/share && mkdir /usr/share/prometheus && \

@@ -136,10 +136,8 @@ impl Looker<'_> {
             );
             ears = self.until_stopped(opened).await;
         }
-        let catalog = self.read_catalog(&ways, outcome).await;
-        self.catalog = catalog;
         if !self.stopped() {
-            self.work(&mut ways, ears.as_ref()).await;
+            self.work(&mut ways, ears.as_ref(), outcome).await;
         }
         self.note_stop();
         self.begin("diagnose");
@@ -158,10 +156,16 @@ impl Looker<'_> {
     }
 
     /// Everything between the first write and the last look.
-    async fn work(&mut self, ways: &mut Ways, ears: Option<&Ears>) {
+    async fn work(&mut self, ways: &mut Ways, ears: Option<&Ears>, outcome: &mut Outcome) {
         self.begin("act");
         self.recorder.acted(Instant::now());
-        self.make_all(ways).await;
+        // While PostgREST makes the rows, the prober's own connection is free for the catalog.
+        let identities = &mut outcome.identities;
+        let (states, catalog) = tokio::join!(self.make_all(ways), self.read_catalog(ways, identities));
+        self.catalog = catalog;
+        for (row, state) in states {
+            self.states[row] = state;
+        }
         if self.stopped() {
             return;
         }
@@ -307,10 +311,10 @@ impl Looker<'_> {
     }
 
     /// Reads the catalog of everything that the matrix names: for the checklist, and for reasons.
-    async fn read_catalog(&self, ways: &Ways, outcome: &mut Outcome) -> Option<Catalog> {
+    async fn read_catalog(&self, ways: &Ways, identities: &mut [IdentityRecord]) -> Option<Catalog> {
         let mut needs = Needs::default();
-        needs.add_matrix(self.matrix, &outcome.identities);
-        let asked = needs.asked(&outcome.identities);
+        needs.add_matrix(self.matrix, identities);
+        let asked = needs.asked(identities);
         let deadline = self.schedule.witness.min(Instant::now() + CONNECT_TIMEOUT);
         let read = async {
             let answer = ways.sql.rows(&catalog::query(&asked), deadline).await?;
@@ -318,7 +322,7 @@ impl Looker<'_> {
         };
         match read.await {
             Ok(catalog) => {
-                for identity in &mut outcome.identities {
+                for identity in identities {
                     identity.note = judge::note_of(identity, &catalog);
                 }
                 Some(catalog)

@@ -114,11 +114,10 @@ fn refusal(answer: &HttpAnswer) -> Option<String> {
 
 impl Looker<'_> {
     /// Makes every row that the matrix looks at and that is not there yet, and looks whether it came to be.
-    pub(super) async fn make_all(&mut self, ways: &Ways) {
-        let this = &*self;
-        let rows = (0..this.matrix.rows.len()).collect();
+    pub(super) async fn make_all(&self, ways: &Ways) -> Vec<(usize, RowState)> {
+        let rows = (0..self.matrix.rows.len()).collect();
         let question = |spec: &RowSpec| {
-            let key = key_of(spec, &this.names.scope)?;
+            let key = key_of(spec, &self.names.scope)?;
             let table = sql::table(&spec.table);
             Ok(format!(
                 "exists (select 1 from {table} where {}) as there, \
@@ -129,14 +128,14 @@ impl Looker<'_> {
         };
         let mut states: Vec<(usize, RowState)> = Vec::new();
         let mut free: Vec<usize> = Vec::new();
-        for (row, answer) in this.ask_about(rows, question, &ways.sql).await {
-            match answer.and_then(|answer| this.may_be_made(row, &answer)) {
+        for (row, answer) in self.ask_about(rows, question, &ways.sql).await {
+            match answer.and_then(|answer| self.may_be_made(row, &answer)) {
                 Ok(()) => free.push(row),
                 Err(why) => states.push((row, RowState::Absent(why))),
             }
         }
         let written: Vec<(usize, Result<(), String>)> = stream::iter(free)
-            .map(|row| async move { (row, this.write_new(row, ways).await) })
+            .map(|row| async move { (row, self.write_new(row, ways).await) })
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
@@ -147,16 +146,14 @@ impl Looker<'_> {
                 Err(why) => states.push((row, RowState::Absent(why))),
             }
         }
-        for (row, ours) in this.are_ours(claimed, &ways.sql).await {
+        for (row, ours) in self.are_ours(claimed, &ways.sql).await {
             let state = match ours {
                 Ok(()) => RowState::made(),
                 Err(why) => RowState::Absent(why),
             };
             states.push((row, state));
         }
-        for (row, state) in states {
-            self.states[row] = state;
-        }
+        states
     }
 
     /// Whether a row may be made: it is nobody's, and it can be removed again.

@@ -11,6 +11,9 @@ use super::{Context, Found, How, apt_install, first_number, required_tool, versi
 use crate::process;
 use crate::progress::Pulse;
 
+/// Where Debian's Alertmanager looks for its default template, wherever it is itself: without it, it does not start.
+const TEMPLATES: &str = "/usr/share/prometheus/alertmanager";
+
 /// A package index and 20 MB.
 const DEADLINE: Duration = Duration::from_secs(300);
 
@@ -87,6 +90,9 @@ impl Tool {
             |dir| version_of(&dir.join(&inside)),
             |dir| unpack(context, self.package, dir),
         )?;
+        if self.programs == ALERTMANAGER.programs && context.environment.is_root() {
+            place_templates(slot.dir(), Path::new(TEMPLATES));
+        }
         Ok(found(&slot.dir().join(&inside), version, origin.into()))
     }
 }
@@ -142,6 +148,21 @@ fn unpack(context: &Context<'_>, package: &str, dir: &Path) -> Result<()> {
     run(command, "dpkg-deb")?;
     std::fs::remove_file(&archive).context("could not remove the package file")?;
     std::fs::remove_dir_all(dir.join("apt")).context("could not remove apt's index")
+}
+
+/// Lets an Alertmanager that was unpacked find its template, where this machine has none. Only root can; a test gives
+/// the program a view of the machine of its own where it is still missing, which an ordinary user may do and a
+/// container's root often may not. So nothing is said of a failure here: the test does, if that fails too.
+fn place_templates(unpacked: &Path, place: &Path) {
+    if place.exists() {
+        return;
+    }
+    // A link to a cache that is gone.
+    let _ = std::fs::remove_file(place);
+    if let Some(folder) = place.parent() {
+        let _ = std::fs::create_dir_all(folder);
+    }
+    let _ = std::os::unix::fs::symlink(unpacked.join("usr/share/prometheus/alertmanager"), place);
 }
 
 #[cfg(test)]
@@ -204,5 +225,27 @@ mod tests {
         machine.install("dpkg-deb", body);
         let how = |tool: &Tool| tool.obtain(&machine.context()).unwrap().how;
         assert_eq!((how(&ALERTMANAGER), how(&AMTOOL)), (How::Installed, How::Cached));
+    }
+
+    #[test]
+    fn templates_are_linked_where_there_are_none_and_where_a_link_leads_nowhere() {
+        let machine = tempfile::tempdir().unwrap();
+        let place = machine.path().join("share/alertmanager");
+        let unpack = |name: &str| {
+            let unpacked = machine.path().join(name);
+            let templates = unpacked.join("usr/share/prometheus/alertmanager");
+            std::fs::create_dir_all(&templates).unwrap();
+            std::fs::write(templates.join("default.tmpl"), name).unwrap();
+            unpacked
+        };
+        let read = || std::fs::read_to_string(place.join("default.tmpl")).unwrap();
+        let first = unpack("first");
+        place_templates(&first, &place);
+        assert_eq!(read(), "first");
+        place_templates(&unpack("second"), &place);
+        assert_eq!(read(), "first", "what is there stays");
+        std::fs::remove_dir_all(&first).unwrap();
+        place_templates(&unpack("third"), &place);
+        assert_eq!(read(), "third");
     }
 }
