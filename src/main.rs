@@ -9,7 +9,7 @@ use throughline::cli::{self, Cli};
 use throughline::exit::Exit;
 
 /// A matrix of thousands of cells makes many small values that live to the run's end, and glibc's allocator looks
-/// longer for a place the more there are: see docs/performance.md. musl's, in the container's image, is slower still.
+/// longer for a place the more there are: docs/decisions/0010-allocator.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
