@@ -32,7 +32,7 @@ use opentelemetry_proto::tonic::metrics::v1::AggregationTemporality;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use prost::Message as _;
-use servers::{free, program, ready, start};
+use servers::{LISTENS, PROMETHEUS_IS_READY, free, program, ready, start};
 use throughline::config::model::Export;
 use throughline::record::{RunRecord, Verdict};
 use throughline::serve::http;
@@ -315,9 +315,8 @@ impl Pushgateway {
         let mut process = start(
             Command::new(program("PUSHGATEWAY_BIN", "prometheus-pushgateway")),
             &[format!("--web.listen-address={address}")],
-            &log,
         );
-        ready(&mut process, address, &log).await;
+        ready(&mut process, LISTENS, address, &log).await;
         Self {
             address,
             _process: process,
@@ -363,11 +362,9 @@ impl Prometheus {
                 format!("--storage.tsdb.path={}", folder.join("tsdb").display()),
                 format!("--web.listen-address={address}"),
                 "--enable-feature=exemplar-storage".to_owned(),
-                "--log.level=warn".to_owned(),
             ],
-            &log,
         );
-        ready(&mut process, address, &log).await;
+        ready(&mut process, PROMETHEUS_IS_READY, address, &log).await;
         Self {
             address,
             client: reqwest::Client::new(),

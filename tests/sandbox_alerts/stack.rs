@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 
 use super::inbox::{self, Inbox, Told};
 use super::note;
-use super::servers::{free, program, ready, start};
+use super::servers::{LISTENS, PROMETHEUS_IS_READY, free, program, ready, start};
 use crate::harness::Sandbox;
 
 /// How long a page may take that nothing can be counted for: three intervals in which nobody runs, and what a busy
@@ -69,9 +69,8 @@ impl Stack {
                 format!("--web.listen-address={alertmanager}"),
                 "--cluster.listen-address=".to_owned(),
             ],
-            &log,
         );
-        ready(&mut process, alertmanager, &log).await;
+        ready(&mut process, LISTENS, alertmanager, &log).await;
         processes.push(process);
 
         let (page, honor_labels) = match scraped {
@@ -103,11 +102,9 @@ scrape_configs:
                 format!("--web.listen-address={prometheus}"),
                 // What goes on is sent again, as each minute for intervals of minutes.
                 "--rules.alert.resend-delay=5s".to_owned(),
-                "--log.level=warn".to_owned(),
             ],
-            &log,
         );
-        ready(&mut process, prometheus, &log).await;
+        ready(&mut process, PROMETHEUS_IS_READY, prometheus, &log).await;
         processes.push(process);
         Self {
             inbox,
@@ -202,9 +199,8 @@ impl Pushgateway {
         let mut process = start(
             Command::new(program("PUSHGATEWAY_BIN", "prometheus-pushgateway")),
             &[format!("--web.listen-address={address}")],
-            &log,
         );
-        ready(&mut process, address, &log).await;
+        ready(&mut process, LISTENS, address, &log).await;
         Self { address, process }
     }
 }

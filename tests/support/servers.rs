@@ -3,15 +3,18 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
 /// What a program may take to start.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// Between two looks at something that tells nobody.
-const LOOK: Duration = Duration::from_millis(100);
+/// What Prometheus logs when it answers queries,
+pub(crate) const PROMETHEUS_IS_READY: &str = "Server is ready to receive web requests";
+/// and what the other two do.
+pub(crate) const LISTENS: &str = "Listening on";
 
 /// An address at which nothing listens now: none of the three can be told to choose one and say which.
 pub(crate) async fn free() -> SocketAddr {
@@ -24,13 +27,13 @@ pub(crate) fn program(variable: &str, debian: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| PathBuf::from(debian), PathBuf::from)
 }
 
-/// Starts a program whose errors go to a file; it ends with what is returned.
-pub(crate) fn start(mut command: Command, arguments: &[String], log: &Path) -> Child {
+/// Starts a program; it ends with what is returned.
+pub(crate) fn start(mut command: Command, arguments: &[String]) -> Child {
     command
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(std::fs::File::create(log).unwrap())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .unwrap_or_else(|error| {
@@ -38,18 +41,30 @@ pub(crate) fn start(mut command: Command, arguments: &[String], log: &Path) -> C
         })
 }
 
-/// Waits until it answers that it is ready.
-pub(crate) async fn ready(process: &mut Child, address: SocketAddr, log: &Path) {
-    let client = reqwest::Client::new();
-    let started = Instant::now();
-    loop {
-        let asked = client.get(format!("http://{address}/-/ready")).send().await;
-        if asked.is_ok_and(|answer| answer.status().is_success()) {
-            return;
+/// Waits until it logs that, and fails unless it is ready then. All that it logs goes to the file.
+pub(crate) async fn ready(process: &mut Child, says: &str, address: SocketAddr, log: &Path) {
+    let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+    let mut file = tokio::fs::File::create(log).await.unwrap();
+    let mut said = String::new();
+    let waited = tokio::time::timeout(START_LIMIT, async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            said.push_str(&line);
+            said.push('\n');
+            if line.contains(says) {
+                return true;
+            }
         }
-        let waited = started.elapsed() < START_LIMIT && process.try_wait().unwrap().is_none();
-        let said = || std::fs::read_to_string(log).unwrap_or_default();
-        assert!(waited, "{} is not ready\n{}", log.display(), said());
-        tokio::time::sleep(LOOK).await;
-    }
+        false
+    })
+    .await;
+    assert_eq!(waited, Ok(true), "{} has no `{says}`\n{said}", log.display());
+    tokio::spawn(async move {
+        file.write_all(said.as_bytes()).await.unwrap();
+        while let Ok(Some(line)) = lines.next_line().await {
+            file.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        }
+    });
+    let url = format!("http://{address}/-/ready");
+    let answer = reqwest::get(&url).await.unwrap();
+    assert!(answer.status().is_success(), "{url}: {}", answer.status());
 }
