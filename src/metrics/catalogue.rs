@@ -152,12 +152,13 @@ catalogue! {
     /// Every outcome is there, also without a cell: `match`, `leak`, `own_denied`, `wrong_denial`, `undecidable`.
     RLS_CELLS = Gauge "rls_cells" {"chain", "target", "outcome"}
         bound "5 C T", "Cells of the visibility matrix by outcome in the last run";
-    /// Exists only while the cell leaks. `table` is the table or function, `role` the identity.
-    RLS_CELL_LEAK = Gauge "rls_cell_leak" {"chain", "target", "table", "role", "path", "operation"}
-        bound "100 C T: only what leaks exists", "1 for what an identity that must not reach it reached in the last run";
-    /// Exists only while the cell is denied to who must reach it. Labels as [`RLS_CELL_LEAK`].
-    RLS_CELL_DENIED = Gauge "rls_cell_denied" {"chain", "target", "table", "role", "path", "operation"}
-        bound "100 C T: only what is denied exists", "1 for what an identity that must reach it did not reach in the last run";
+    /// Exists only while the cell leaks. `table` is the table or function, `role` the identity. The value tells
+    /// what the newest run says from what an earlier one said, wherever the series of both are found.
+    RLS_CELL_LEAK = Gauge "rls_cell_leak_timestamp_seconds" ["seconds"] {"chain", "target", "table", "role", "path", "operation"}
+        bound "100 C T: only what leaks exists", "When the last run began, for what an identity that must not reach it reached in it";
+    /// Exists only while the cell is denied to who must reach it. Labels and value as [`RLS_CELL_LEAK`].
+    RLS_CELL_DENIED = Gauge "rls_cell_denied_timestamp_seconds" ["seconds"] {"chain", "target", "table", "role", "path", "operation"}
+        bound "100 C T: only what is denied exists", "When the last run began, for what an identity that must reach it did not reach in it";
     /// Not 0: the named metric does not tell everything, the JSON record does.
     SERIES_DROPPED = Gauge "series_dropped" {"chain", "target", "metric"}
         bound "2 C T", "Series of the last run that were left out because the metric was at its bound";

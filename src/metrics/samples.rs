@@ -330,7 +330,7 @@ impl Collector<'_> {
                 if series.len() > CELL_SERIES_MAX {
                     dropped += 1;
                 } else {
-                    self.gauge(metric, &labels, 1.0);
+                    self.gauge(metric, &labels, self.began);
                 }
             }
             self.gauge(&metric::SERIES_DROPPED, &[metric.name], dropped as f64);

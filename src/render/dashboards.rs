@@ -377,13 +377,13 @@ fn visibility() -> Value {
     let role = query_variable(
         "role",
         "Role",
-        "label_values(throughline_rls_cell_leak{target=~\"$target\"}, role)",
+        "label_values(throughline_rls_cell_leak_timestamp_seconds{target=~\"$target\"}, role)",
         true,
     );
     let path = query_variable(
         "path",
         "Access path",
-        "label_values(throughline_rls_cell_leak{target=~\"$target\"}, path)",
+        "label_values(throughline_rls_cell_leak_timestamp_seconds{target=~\"$target\"}, path)",
         true,
     );
     dashboard(
@@ -398,7 +398,7 @@ fn visibility() -> Value {
                 6,
                 "short",
                 &[Query::now(
-                    "sum by (chain, target) (max by (chain, target, table, role, path, operation) (throughline_rls_cell_leak{chain=~\"$chain\",target=~\"$target\"}))",
+                    "count by (chain, target) (group by (chain, target, table, role, path, operation) (throughline_rls_cell_leak_timestamp_seconds{chain=~\"$chain\",target=~\"$target\"}))",
                     "{{chain}} on {{target}}",
                 )],
             )
@@ -410,7 +410,7 @@ fn visibility() -> Value {
                 6,
                 "short",
                 &[Query::now(
-                    "sum by (chain, target) (max by (chain, target, table, role, path, operation) (throughline_rls_cell_denied{chain=~\"$chain\",target=~\"$target\"}))",
+                    "count by (chain, target) (group by (chain, target, table, role, path, operation) (throughline_rls_cell_denied_timestamp_seconds{chain=~\"$chain\",target=~\"$target\"}))",
                     "{{chain}} on {{target}}",
                 )],
             )
@@ -421,7 +421,7 @@ fn visibility() -> Value {
                 "What leaks: to whom, on which path, by which operation.",
                 12,
                 6,
-                "max by (chain, target, table, role, path, operation) (throughline_rls_cell_leak{chain=~\"$chain\",target=~\"$target\"}) == 1",
+                "group by (chain, target, table, role, path, operation) (throughline_rls_cell_leak_timestamp_seconds{chain=~\"$chain\",target=~\"$target\"})",
                 &["target", "table", "role", "path", "operation"],
             )
             .empty_means("nothing leaks")
@@ -434,8 +434,8 @@ fn visibility() -> Value {
                 24,
                 16,
                 &[Query::over_time(
-                    "2 * max by (target, table, operation, role, path) (throughline_rls_cell_leak{chain=~\"$chain\",target=~\"$target\",role=~\"$role\",path=~\"$path\"}) \
-                     or max by (target, table, operation, role, path) (throughline_rls_cell_denied{chain=~\"$chain\",target=~\"$target\",role=~\"$role\",path=~\"$path\"})",
+                    "2 * group by (target, table, operation, role, path) (throughline_rls_cell_leak_timestamp_seconds{chain=~\"$chain\",target=~\"$target\",role=~\"$role\",path=~\"$path\"}) \
+                     or group by (target, table, operation, role, path) (throughline_rls_cell_denied_timestamp_seconds{chain=~\"$chain\",target=~\"$target\",role=~\"$role\",path=~\"$path\"})",
                     "{{table}} {{operation}} as {{role}} via {{path}} ({{target}})",
                 )],
                 &CELL_STATES,

@@ -474,10 +474,10 @@ impl Rules<'_> {
                  throughline:newest_run_timestamp_seconds)"
             )
         };
-        let by_cell = |metric: &str| {
+        let by_cell = |metric: &str, window: &str| {
+            let found = format!("last_over_time({metric}[{window}])");
             format!(
-                "max by ({CELL}) (last_over_time({metric}[{lookback}]) and ignoring (table, role, path, operation) \
-                 throughline:newest_run_timestamp_seconds)"
+                "group by ({CELL}) (\n  {found}\n  == on (chain, target) group_left () max by (chain, target) ({found})\n)"
             )
         };
         let cells = |outcome: &str| {
@@ -514,22 +514,18 @@ impl Rules<'_> {
             ),
             (
                 "How many cells leak, and how many are denied, by the newest run that judges. The series of a cell exists\n\
-                 only while it is one of them, and is found for a while after: without these a cell that was mended\n\
-                 would be told for as long as it is found.",
+                 only while it is one of them, and is found for a while after: a run that sees none has no cell to say it.",
                 "throughline:leaking_cells",
                 cells("leak"),
             ),
             ("", "throughline:denied_cells", cells("own_denied")),
             (
-                "The newest run's word, and while no run judges, what was last known of the last day: a prober that\n\
-                 stops, or that cannot look, does not end a leak.",
+                "The cells of the newest run that saw a leak, until a run that judges sees none: a prober that stops, or\n\
+                 that cannot look, does not end a leak for a day.",
                 "throughline:leaking_cell",
                 format!(
-                    "{} == 1\n  and on (chain, target) (throughline:leaking_cells > 0)\n\
-                     or (\n  max by ({CELL}) (last_over_time(throughline_rls_cell_leak[1d])) == 1\n  \
-                     and on (chain, target) (last_over_time(throughline:leaking_cells[1d]) > 0)\n  \
-                     unless on (chain, target) throughline:run_success:fresh\n)",
-                    by_cell("throughline_rls_cell_leak")
+                    "{}\nand on (chain, target) (last_over_time(throughline:leaking_cells[1d]) > 0)",
+                    by_cell("throughline_rls_cell_leak_timestamp_seconds", "1d")
                 ),
             ),
             (
@@ -546,8 +542,8 @@ impl Rules<'_> {
                 "",
                 "throughline:denied_cell",
                 format!(
-                    "{} == 1\n  and on (chain, target) (throughline:denied_cells > 0)",
-                    by_cell("throughline_rls_cell_denied")
+                    "{}\nand on (chain, target) (throughline:denied_cells > 0)",
+                    by_cell("throughline_rls_cell_denied_timestamp_seconds", &lookback)
                 ),
             ),
         ]
