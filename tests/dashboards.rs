@@ -8,6 +8,12 @@ mod metrics_server;
 #[allow(dead_code, reason = "the goldens use all of it")]
 #[path = "support/records.rs"]
 mod records;
+#[allow(
+    dead_code,
+    reason = "other tests start a Pushgateway and an Alertmanager, too"
+)]
+#[path = "support/servers.rs"]
+mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -196,9 +202,9 @@ fn links_lead_to_dashboards_and_runbooks_that_exist() {
 /// one that the prober cannot reach, one that keeps leftovers, and one that leaks.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_panel_is_right_about_a_pass_a_fault_and_the_rest() {
-    let server = serve(&root().join("k8s/overlays/daemon/throughline.yaml"), scenarios()).await;
+    let mut server = serve(&root().join("k8s/overlays/daemon/throughline.yaml"), scenarios()).await;
     let prometheus = Prometheus::start(server.address).await;
-    prometheus.until_scraped(6).await;
+    server.until_scraped(6).await;
 
     let mut wrong = Vec::new();
     for (board, panel) in panels() {

@@ -153,6 +153,11 @@ impl Running {
         told.unwrap_or_else(|| panic!("it ended without a line `{part}`"))
     }
 
+    /// The next line on standard error; none after its end. Nothing is lost when this is not waited for any more.
+    pub(crate) async fn next_line(&mut self) -> Option<String> {
+        self.progress.recv().await
+    }
+
     /// What it has told since it was listened to last.
     pub(crate) fn told(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.progress.try_recv().ok()).collect()

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
+use throughline::record::Verdict;
 
 use super::inbox::Told;
 use super::note;
@@ -12,8 +13,6 @@ use super::stack::Stack;
 use crate::harness::Sandbox;
 use crate::harness::prober::{Ran, Running};
 
-/// Between two looks, which cost the daemon some work each.
-const LOOK: Duration = Duration::from_millis(300);
 /// A daemon whose runs do not end for so long is stuck: what is counted in runs would be waited for in vain.
 const RUN_LIMIT: Duration = Duration::from_secs(120);
 
@@ -22,28 +21,24 @@ pub(crate) struct Daemon {
     running: Option<Running>,
     /// Where its pages are.
     pub(crate) address: SocketAddr,
-    client: reqwest::Client,
+    /// What it said, line by line,
+    said: Vec<String>,
+    /// and how many of these lines told of which run.
+    runs: Runs,
 }
 
 /// How many runs have ended.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Runs {
     /// All.
-    pub(crate) all: f64,
+    pub(crate) all: u32,
     /// Those that found the target broken.
-    pub(crate) failed: f64,
+    pub(crate) failed: u32,
     /// Those that found it working.
-    pub(crate) passed: f64,
+    pub(crate) passed: u32,
 }
 
 impl Runs {
-    /// Those of a daemon at its start.
-    pub(crate) const NONE: Self = Self {
-        all: 0.0,
-        failed: 0.0,
-        passed: 0.0,
-    };
-
     /// Those since then.
     pub(crate) fn since(self, before: Self) -> Self {
         Self {
@@ -65,77 +60,73 @@ impl Daemon {
         Self {
             running: Some(running),
             address: address.trim().parse().unwrap(),
-            client: reqwest::Client::new(),
+            said: vec![],
+            runs: Runs::default(),
         }
     }
 
     /// How many runs have ended.
-    pub(crate) async fn runs(&self) -> Runs {
-        let url = format!("http://{}/metrics", self.address);
-        let page = self.client.get(url).send().await.unwrap().text().await.unwrap();
-        let sum = |label: &str| {
-            let ended = page
-                .lines()
-                .filter(|line| line.starts_with("throughline_runs_total{"));
-            ended
-                .filter(|line| line.contains(label))
-                .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-                .sum()
-        };
-        Runs {
-            all: sum(""),
-            failed: sum("outcome=\"fail\""),
-            passed: sum("outcome=\"pass\""),
+    pub(crate) fn runs(&mut self) -> Runs {
+        for line in self.running.as_mut().unwrap().told() {
+            self.hear(line);
         }
+        self.runs
+    }
+
+    fn hear(&mut self, line: String) {
+        if let Some(verdict) = verdict(&line) {
+            self.runs.all += 1;
+            self.runs.failed += u32::from(verdict == Verdict::Fail);
+            self.runs.passed += u32::from(verdict == Verdict::Pass);
+        }
+        self.said.push(line);
+    }
+
+    /// Waits until one more run has ended. Nothing is lost when something else comes first.
+    async fn next_run(&mut self, what: &str) {
+        let before = self.runs.all;
+        let ended = async {
+            while self.runs.all == before {
+                let line = self.running.as_mut().unwrap().next_line().await;
+                self.hear(line.unwrap_or_else(|| panic!("the daemon ended, waiting for {what}")));
+            }
+        };
+        let ended = tokio::time::timeout(RUN_LIMIT, ended).await;
+        assert!(ended.is_ok(), "no run ends any more, waiting for {what}");
     }
 
     /// Waits until so many runs have ended after `before`.
-    pub(crate) async fn until(&self, before: Runs, what: &str, enough: impl Fn(Runs) -> bool) -> Runs {
-        let mut last = (self.runs().await, Instant::now());
-        loop {
-            let now = self.runs().await;
-            if enough(now.since(before)) {
-                return now.since(before);
-            }
-            if now != last.0 {
-                last = (now, Instant::now());
-            }
-            assert!(
-                last.1.elapsed() < RUN_LIMIT,
-                "no run ends any more: {now:?}, waiting for {what}"
-            );
-            tokio::time::sleep(LOOK).await;
+    pub(crate) async fn until(&mut self, before: Runs, what: &str, enough: impl Fn(Runs) -> bool) -> Runs {
+        while !enough(self.runs().since(before)) {
+            self.next_run(what).await;
         }
+        self.runs.since(before)
     }
 
     /// Waits for the next notification of a receiver. It must be there before more than `most` runs have ended since
     /// `before`; how many had is told.
     pub(crate) async fn until_told(
-        &self,
+        &mut self,
         stack: &mut Stack,
         receiver: &'static str,
         what: &str,
         before: Runs,
-        most: f64,
+        most: u32,
     ) -> (Told, Runs) {
-        let mut last = (self.runs().await, Instant::now());
-        loop {
-            let told = stack.inbox.take(receiver);
-            let now = self.runs().await;
-            let since = now.since(before);
-            if now != last.0 {
-                last = (now, Instant::now());
+        let mut told = None;
+        while told.is_none() && self.runs().since(before).all <= most {
+            tokio::select! {
+                next = stack.inbox.next(receiver) => told = Some(next),
+                () = self.next_run(what) => {}
             }
-            if since.all > most || last.1.elapsed() > RUN_LIMIT {
-                panic!(
-                    "{what} is not told to {receiver} within {most} runs: {since:?}\n{}",
-                    stack.explanation().await
-                );
-            }
-            if let Some(told) = told {
-                return (told, since);
-            }
-            tokio::time::sleep(LOOK).await;
+        }
+        let since = self.runs().since(before);
+        match told {
+            Some(told) if since.all <= most => (told, since),
+            _ => panic!(
+                "{what} is not told to {receiver} within {most} runs: {since:?}\n{}",
+                stack.explanation().await
+            ),
         }
     }
 
@@ -156,8 +147,22 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if let Some(running) = self.running.as_mut().filter(|_| std::thread::panicking()) {
-            note(&format!("the daemon said:\n{}", running.told().join("\n")));
+        if std::thread::panicking() {
+            let rest = self.running.as_mut().map(Running::told).unwrap_or_default();
+            note(&format!(
+                "the daemon said:\n{}\n{}",
+                self.said.join("\n"),
+                rest.join("\n")
+            ));
         }
     }
+}
+
+/// What a line of the daemon says of a run that has ended, `2026-11-20T23:11:00.250Z PROBE on TARGET: VERDICT in ...`.
+/// Its other lines are of something else.
+fn verdict(line: &str) -> Option<Verdict> {
+    let (_, of_target) = line.split_once(" on ")?;
+    let (_, told) = of_target.split_once(": ")?;
+    let (word, _) = told.split_once(" in ")?;
+    Verdict::ALL.into_iter().find(|verdict| verdict.as_str() == word)
 }

@@ -8,17 +8,17 @@ use super::{CHAIN, Pace, TARGET, config_of_chain, note};
 use crate::harness::Sandbox;
 
 /// So many failed runs are paged for,
-const FAILURES: f64 = 2.0;
+const FAILURES: u32 = 2;
 /// of so many. Both are said in the config, which says further that no share of failed runs burns the budget fast:
 /// how long that is told outlives its cause by minutes, whatever the interval (`leak.rs` has it).
-const AMONG: f64 = 3.0;
+const AMONG: u32 = 3;
 /// The promise: in 2 to 4 intervals. The run that was under way when the fault began may have missed it, and another
 /// one may end while the page is on its way.
-const TOLD_WITHIN: f64 = FAILURES + 2.0;
+const TOLD_WITHIN: u32 = FAILURES + 2;
 /// And the end: after a run that passes, when the failed ones are not among the last any more.
-const OVER_WITHIN: f64 = AMONG + 4.0;
+const OVER_WITHIN: u32 = AMONG + 4;
 /// For so many runs more a fault goes on that is told already.
-const GOES_ON: f64 = 3.0;
+const GOES_ON: u32 = 3;
 
 /// What has to be said of a fault.
 struct Case {
@@ -75,11 +75,11 @@ impl Watched {
         );
         let config = config_of_chain(&sandbox, pace, &pace.schedule(), &alerts)
             .write(&sandbox.state_dir(), "live.yaml");
-        let daemon = Daemon::start(&sandbox, &config, None).await;
+        let mut daemon = Daemon::start(&sandbox, &config, None).await;
         let stack = Stack::start(&sandbox, &config, Scraped::Daemon(daemon.address)).await;
-        let started = daemon.runs().await;
+        let started = daemon.runs();
         daemon
-            .until(started, "a run that passes", |runs| runs.passed >= 1.0)
+            .until(started, "a run that passes", |runs| runs.passed >= 1)
             .await;
         Self {
             sandbox,
@@ -98,7 +98,7 @@ impl Watched {
 
     async fn is_one_page(&mut self, case: &Case, goes_on: bool) {
         let fault = case.fault;
-        let before = self.daemon.runs().await;
+        let before = self.daemon.runs();
         self.sandbox.inject(fault).await;
         let (told, runs) = self.told(fault, before, TOLD_WITHIN).await;
         says(&told, case, "firing");
@@ -109,21 +109,21 @@ impl Watched {
         ));
 
         if goes_on {
-            let now = self.daemon.runs().await;
+            let now = self.daemon.runs();
             let more = |runs: Runs| runs.failed >= GOES_ON;
             self.daemon.until(now, "more failed runs", more).await;
         }
         self.stack.inbox.assert_no_other_page(fault);
 
         self.sandbox.clear(fault).await;
-        let mended = self.daemon.runs().await;
+        let mended = self.daemon.runs();
         let (told, runs) = self.told(fault, mended, OVER_WITHIN).await;
         says(&told, case, "resolved");
         note(&format!("{fault}: over after {} runs", runs.all));
         self.stack.inbox.assert_no_other_page(fault);
     }
 
-    async fn told(&mut self, fault: &str, before: Runs, most: f64) -> (Told, Runs) {
+    async fn told(&mut self, fault: &str, before: Runs, most: u32) -> (Told, Runs) {
         self.daemon
             .until_told(&mut self.stack, OWNER, fault, before, most)
             .await

@@ -9,6 +9,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// Receivers whose phone rings.
@@ -78,12 +79,18 @@ struct Received {
     messages: Vec<Message>,
 }
 
-type ByReceiver = BTreeMap<String, Received>;
+/// What everybody got.
+#[derive(Default)]
+struct Mail {
+    by_receiver: Mutex<BTreeMap<String, Received>>,
+    /// Something came.
+    news: Notify,
+}
 
 /// The server; it ends with this value.
 pub(crate) struct Inbox {
     address: SocketAddr,
-    received: Arc<Mutex<ByReceiver>>,
+    mail: Arc<Mail>,
     /// How much of what each receiver got a test has asked for.
     asked: BTreeMap<&'static str, usize>,
     task: JoinHandle<()>,
@@ -96,15 +103,15 @@ impl Inbox {
             .await
             .unwrap();
         let address = listener.local_addr().unwrap();
-        let received = Arc::new(Mutex::default());
+        let mail = Arc::new(Mail::default());
         let router = Router::new()
             .route("/webhook/{receiver}", post(notification))
             .route("/slack/{receiver}", post(message))
-            .with_state(Arc::clone(&received));
+            .with_state(Arc::clone(&mail));
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self {
             address,
-            received,
+            mail,
             asked: BTreeMap::new(),
             task,
         }
@@ -130,7 +137,7 @@ impl Inbox {
     pub(crate) fn take(&mut self, receiver: &'static str) -> Option<Told> {
         let asked = self.asked.entry(receiver).or_default();
         let told = {
-            let received = self.received.lock().unwrap();
+            let received = self.mail.by_receiver.lock().unwrap();
             let received = received.get(receiver)?;
             Told {
                 notification: received.notifications.get(*asked)?.clone(),
@@ -141,9 +148,19 @@ impl Inbox {
         Some(told)
     }
 
+    /// Waits for the next notification of a receiver that was not asked for yet.
+    pub(crate) async fn next(&mut self, receiver: &'static str) -> Told {
+        loop {
+            if let Some(told) = self.take(receiver) {
+                return told;
+            }
+            self.mail.news.notified().await;
+        }
+    }
+
     /// Fails if somebody's phone rang and the test has not asked for it.
     pub(crate) fn assert_no_other_page(&self, when: &str) {
-        let received = self.received.lock().unwrap();
+        let received = self.mail.by_receiver.lock().unwrap();
         for receiver in PAGED {
             let asked = self.asked.get(receiver).copied().unwrap_or_default();
             let Some(received) = received.get(receiver) else {
@@ -161,24 +178,16 @@ impl Drop for Inbox {
     }
 }
 
-type Shared = State<Arc<Mutex<ByReceiver>>>;
-
 async fn notification(
-    State(received): Shared,
+    State(mail): State<Arc<Mail>>,
     Path(receiver): Path<String>,
     Json(notification): Json<Notification>,
 ) -> &'static str {
-    let mut received = received.lock().unwrap();
-    received
-        .entry(receiver)
-        .or_default()
-        .notifications
-        .push(notification);
-    "ok"
+    mail.put(receiver, |received| received.notifications.push(notification))
 }
 
 async fn message(
-    State(received): Shared,
+    State(mail): State<Arc<Mail>>,
     Path(receiver): Path<String>,
     Json(message): Json<Value>,
 ) -> &'static str {
@@ -192,7 +201,14 @@ async fn message(
         title: text("title"),
         text: text("text"),
     };
-    let mut received = received.lock().unwrap();
-    received.entry(receiver).or_default().messages.push(message);
-    "ok"
+    mail.put(receiver, |received| received.messages.push(message))
+}
+
+impl Mail {
+    /// Puts something into a receiver's box. A permit is kept for a waiter that looks just now.
+    fn put(&self, receiver: String, put: impl FnOnce(&mut Received)) -> &'static str {
+        put(self.by_receiver.lock().unwrap().entry(receiver).or_default());
+        self.news.notify_one();
+        "ok"
+    }
 }

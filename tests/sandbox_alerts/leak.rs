@@ -9,14 +9,14 @@ use crate::harness::Sandbox;
 const MATRIX: &str = "org-visibility";
 /// One run that sees it is enough; the one under way may have missed it, and another may end while the page is on
 /// its way.
-const TOLD_WITHIN: f64 = 3.0;
+const TOLD_WITHIN: u32 = 3;
 /// So many runs that fail would be a fast burn too: three at least, and the same window would still be full of them
 /// when the leak is over.
-const GOES_ON: f64 = 3.0;
+const GOES_ON: u32 = 3;
 /// As soon as a run says so.
-const OVER_WITHIN: f64 = 3.0;
+const OVER_WITHIN: u32 = 3;
 /// And then nothing more.
-const QUIET: f64 = 3.0;
+const QUIET: u32 = 3;
 
 #[tokio::test]
 async fn a_leak_is_told_at_once_to_security_and_the_owner_and_its_end_is_the_end() {
@@ -39,19 +39,17 @@ async fn a_leak_is_told_at_once_to_security_and_the_owner_and_its_end_is_the_end
         )
         .line("targets:", "serve: {grace: 1s}\ntargets:");
     let file = config.write(&sandbox.state_dir(), "live.yaml");
-    let daemon = Daemon::start(&sandbox, &file, None).await;
+    let mut daemon = Daemon::start(&sandbox, &file, None).await;
     let mut stack = Stack::start(&sandbox, &file, Scraped::Daemon(daemon.address)).await;
-    let started = daemon.runs().await;
+    let started = daemon.runs();
     daemon
-        .until(started, "a look that passes", |runs| runs.passed >= 1.0)
+        .until(started, "a look that passes", |runs| runs.passed >= 1)
         .await;
 
     // Between two runs: what one that is under way sees of a leak that begins is a part of it, and the rest is news.
-    let now = daemon.runs().await;
-    daemon
-        .until(now, "the end of a look", |runs| runs.all >= 1.0)
-        .await;
-    let before = daemon.runs().await;
+    let now = daemon.runs();
+    daemon.until(now, "the end of a look", |runs| runs.all >= 1).await;
+    let before = daemon.runs();
     sandbox.inject("rls-leak").await;
     for receiver in [SECURITY, OWNER] {
         let (told, runs) = daemon
@@ -78,7 +76,7 @@ async fn a_leak_is_told_at_once_to_security_and_the_owner_and_its_end_is_the_end
     stack.inbox.assert_no_other_page("while it leaks");
 
     sandbox.clear("rls-leak").await;
-    let mended = daemon.runs().await;
+    let mended = daemon.runs();
     for receiver in [SECURITY, OWNER] {
         let (told, runs) = daemon
             .until_told(&mut stack, receiver, "the end of a leak", mended, OVER_WITHIN)
@@ -89,7 +87,7 @@ async fn a_leak_is_told_at_once_to_security_and_the_owner_and_its_end_is_the_end
         ));
         assert_eq!(told.notification.status, "resolved", "{told:#?}");
     }
-    let now = daemon.runs().await;
+    let now = daemon.runs();
     daemon
         .until(now, "runs that pass", |runs| runs.passed >= QUIET)
         .await;

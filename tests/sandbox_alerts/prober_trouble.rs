@@ -11,13 +11,13 @@ use crate::harness::Sandbox;
 use crate::harness::endpoints::closed;
 
 /// So long nothing happens.
-const HEALTHY: f64 = 20.0;
+const HEALTHY: u32 = 20;
 /// A prober that starts again is not missed any more after its first runs.
-const BACK_WITHIN: f64 = 4.0;
+const BACK_WITHIN: u32 = 4;
 /// Three of the last five runs are a ticket; one more may end while it is on its way.
-const TICKET_WITHIN: f64 = 5.0;
+const TICKET_WITHIN: u32 = 5;
 /// And so many are more than the window of a page has.
-const MORE: f64 = 7.0;
+const MORE: u32 = 7;
 
 #[tokio::test]
 async fn a_chain_that_works_tells_nobody_a_prober_that_is_killed_or_kept_out_only_whoever_runs_it() {
@@ -26,15 +26,15 @@ async fn a_chain_that_works_tells_nobody_a_prober_that_is_killed_or_kept_out_onl
     let pace = Pace::of(&sandbox.run().done().await).roomier();
     let config = config_of_chain(&sandbox, pace, &pace.schedule(), "{}");
     let healthy = config.write(&sandbox.state_dir(), "live.yaml");
-    let daemon = Daemon::start(&sandbox, &healthy, None).await;
+    let mut daemon = Daemon::start(&sandbox, &healthy, None).await;
     let address = daemon.address;
     let mut stack = Stack::start(&sandbox, &healthy, Scraped::Daemon(address)).await;
 
-    let before = daemon.runs().await;
+    let before = daemon.runs();
     let runs = daemon
         .until(before, "runs that pass", |runs| runs.passed >= HEALTHY)
         .await;
-    assert_eq!(runs.failed, 0.0, "{runs:?}");
+    assert_eq!(runs.failed, 0, "{runs:?}");
     stack.inbox.assert_no_other_page("while all is well");
     assert!(stack.inbox.take(TICKET).is_none());
     // And this silence is one of somebody who listens.
@@ -57,9 +57,9 @@ async fn a_chain_that_works_tells_nobody_a_prober_that_is_killed_or_kept_out_onl
         )
         .write(&sandbox.state_dir(), "forged.yaml");
     let what = "a prober whose token is refused";
-    let daemon = Daemon::start(&sandbox, &kept_out, Some(address)).await;
-    is_back(&daemon, &mut stack, what).await;
-    let before = Runs::NONE;
+    let mut daemon = Daemon::start(&sandbox, &kept_out, Some(address)).await;
+    is_back(&mut daemon, &mut stack, what).await;
+    let before = Runs::default();
     let (told, runs) = daemon
         .until_told(&mut stack, TICKET, what, before, TICKET_WITHIN)
         .await;
@@ -72,7 +72,7 @@ async fn a_chain_that_works_tells_nobody_a_prober_that_is_killed_or_kept_out_onl
         told.message.title,
         format!("[FIRING] {CHAIN} on {TARGET} is run and not judged")
     );
-    judges_nothing(&daemon, &stack, what).await;
+    judges_nothing(&mut daemon, &stack, what).await;
 
     // Likewise when its witness cannot be reached.
     daemon.kill().await;
@@ -80,24 +80,24 @@ async fn a_chain_that_works_tells_nobody_a_prober_that_is_killed_or_kept_out_onl
     not_running(&stack.until_told(PROBER, what).await, "firing", what);
     let unreachable = without_database(&sandbox, &config).await;
     let what = "a prober without its witness";
-    let daemon = Daemon::start(&sandbox, &unreachable, Some(address)).await;
-    is_back(&daemon, &mut stack, what).await;
-    judges_nothing(&daemon, &stack, what).await;
+    let mut daemon = Daemon::start(&sandbox, &unreachable, Some(address)).await;
+    is_back(&mut daemon, &mut stack, what).await;
+    judges_nothing(&mut daemon, &stack, what).await;
     daemon.stop().await;
 }
 
 /// Waits until the prober is not missed any more.
-async fn is_back(daemon: &Daemon, stack: &mut Stack, what: &str) {
+async fn is_back(daemon: &mut Daemon, stack: &mut Stack, what: &str) {
     let (told, _) = daemon
-        .until_told(stack, PROBER, what, Runs::NONE, BACK_WITHIN)
+        .until_told(stack, PROBER, what, Runs::default(), BACK_WITHIN)
         .await;
     not_running(&told, "resolved", what);
 }
 
 /// Fails unless a daemon that has just started ends more runs than a page looks at without a verdict and a page.
-async fn judges_nothing(daemon: &Daemon, stack: &Stack, what: &str) {
-    let runs = daemon.until(Runs::NONE, what, |runs| runs.all >= MORE).await;
-    assert_eq!((runs.passed, runs.failed), (0.0, 0.0), "{what}: {runs:?}");
+async fn judges_nothing(daemon: &mut Daemon, stack: &Stack, what: &str) {
+    let runs = daemon.until(Runs::default(), what, |runs| runs.all >= MORE).await;
+    assert_eq!((runs.passed, runs.failed), (0, 0), "{what}: {runs:?}");
     stack.inbox.assert_no_other_page(what);
 }
 

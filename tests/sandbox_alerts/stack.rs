@@ -16,8 +16,6 @@ use crate::harness::Sandbox;
 /// How long a page may take that nothing can be counted for: three intervals in which nobody runs, and what a busy
 /// machine adds to them.
 const SILENCE_LIMIT: Duration = Duration::from_secs(240);
-/// Between two looks at something that tells nobody.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// Where the runs' numbers are scraped.
 pub(crate) enum Scraped {
@@ -119,15 +117,12 @@ scrape_configs:
     /// Waits for the next notification of a receiver, while there is no run to count.
     pub(crate) async fn until_told(&mut self, receiver: &'static str, what: &str) -> Told {
         let started = Instant::now();
-        loop {
-            if let Some(told) = self.inbox.take(receiver) {
+        match tokio::time::timeout(SILENCE_LIMIT, self.inbox.next(receiver)).await {
+            Ok(told) => {
                 note(&format!("{what}: told after {} s", started.elapsed().as_secs()));
-                return told;
+                told
             }
-            if started.elapsed() > SILENCE_LIMIT {
-                panic!("{what} is not told to {receiver}\n{}", self.explanation().await);
-            }
-            tokio::time::sleep(LOOK).await;
+            Err(_) => panic!("{what} is not told to {receiver}\n{}", self.explanation().await),
         }
     }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,11 +19,13 @@ use throughline::serve::shared::Shared;
 use throughline::serve::telling;
 use throughline::serve::timetable::{SkipReason, Turn};
 use throughline::sinks::Sink;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
 
-/// Prometheus needs a second to start; the rest is for a machine with other work.
+use super::servers::{PROMETHEUS_IS_READY, free, program, ready, start};
+
+/// What something of a second may take on a machine with other work.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How often something that has no event is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The runs of one target.
 pub(crate) struct Scenario {
@@ -55,7 +56,19 @@ impl Scenario {
 /// A running page.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    scrapes: watch::Receiver<u32>,
     task: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    /// Waits until that many scrapes are stored: Prometheus asks again when it has stored the last answer.
+    pub(crate) async fn until_scraped(&mut self, scrapes: u32) {
+        let asked = self.scrapes.wait_for(|asked| *asked > scrapes);
+        tokio::time::timeout(PATIENCE, asked)
+            .await
+            .expect("Prometheus does not scrape")
+            .unwrap();
+    }
 }
 
 impl Drop for Server {
@@ -79,9 +92,11 @@ pub(crate) async fn serve(config: &Path, scenarios: Vec<Scenario>) -> Server {
         began,
     ));
     let state = Arc::new(Mutex::new((shared, scenarios)));
+    let (count, scrapes) = watch::channel(0);
     let page = move || {
-        let (state, config) = (state.clone(), config.clone());
+        let (state, config, count) = (state.clone(), config.clone(), count.clone());
         async move {
+            count.send_modify(|scrapes| *scrapes += 1);
             let mut state = state.lock().unwrap();
             let (shared, scenarios) = &mut *state;
             shared.tick(Instant::now(), Utc::now().timestamp_millis() as f64 / 1e3);
@@ -119,7 +134,11 @@ pub(crate) async fn serve(config: &Path, scenarios: Vec<Scenario>) -> Server {
     let address = listener.local_addr().unwrap();
     let app = Router::new().route("/metrics", get(page));
     let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-    Server { address, task }
+    Server {
+        address,
+        scrapes,
+        task,
+    }
 }
 
 /// One series of an answer.
@@ -134,7 +153,7 @@ pub(crate) struct Found {
 pub(crate) struct Prometheus {
     base: String,
     client: reqwest::Client,
-    _process: tokio::process::Child,
+    _process: Child,
     _folder: tempfile::TempDir,
 }
 
@@ -142,7 +161,6 @@ impl Prometheus {
     /// Starts one that scrapes `page` every second.
     pub(crate) async fn start(page: SocketAddr) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let program = std::env::var("PROMETHEUS_BIN").unwrap_or_else(|_| "prometheus".into());
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("prometheus.yml");
         let text = format!(
@@ -150,65 +168,27 @@ impl Prometheus {
              scrape_configs: [{{job_name: throughline, static_configs: [{{targets: ['{page}']}}]}}]\n"
         );
         std::fs::write(&config, text).unwrap();
-        // Prometheus cannot be told to choose a port and say which: this one was free a moment ago, and another
-        // start follows if somebody took it since.
-        let give_up = Instant::now() + PATIENCE;
-        loop {
-            let port = std::net::TcpListener::bind("127.0.0.1:0")
-                .unwrap()
-                .local_addr()
-                .unwrap()
-                .port();
-            let mut process = tokio::process::Command::new(&program)
-                .arg(format!("--config.file={}", config.display()))
-                .arg(format!("--storage.tsdb.path={}", folder.path().join(port.to_string()).display()))
-                .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-                .args(["--enable-feature=exemplar-storage", "--log.level=error"])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .kill_on_drop(true)
-                .spawn()
-                .unwrap_or_else(|error| {
-                    panic!(
-                        "cannot run `{program}` ({error}): install the Debian package `prometheus`, or set PROMETHEUS_BIN"
-                    )
-                });
-            let base = format!("http://127.0.0.1:{port}");
-            let client = reqwest::Client::builder()
+        let address = free().await;
+        let mut process = start(
+            Command::new(program("PROMETHEUS_BIN", "prometheus")),
+            &[
+                format!("--config.file={}", config.display()),
+                format!("--storage.tsdb.path={}", folder.path().join("tsdb").display()),
+                format!("--web.listen-address={address}"),
+                "--enable-feature=exemplar-storage".to_owned(),
+            ],
+        );
+        let log = folder.path().join("prometheus.log");
+        ready(&mut process, PROMETHEUS_IS_READY, address, &log).await;
+        Self {
+            base: format!("http://{address}"),
+            client: reqwest::Client::builder()
                 .no_proxy()
                 .timeout(PATIENCE)
                 .build()
-                .unwrap();
-            while process.try_wait().unwrap().is_none() {
-                let ready = client.get(format!("{base}/-/ready")).send().await;
-                if ready.is_ok_and(|answer| answer.status().is_success()) {
-                    return Self {
-                        base,
-                        client,
-                        _process: process,
-                        _folder: folder,
-                    };
-                }
-                assert!(Instant::now() < give_up, "Prometheus was not ready in time");
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-            assert!(
-                Instant::now() < give_up,
-                "Prometheus ends at once, whatever the port"
-            );
-        }
-    }
-
-    /// Waits until that many scrapes are stored.
-    pub(crate) async fn until_scraped(&self, scrapes: u32) {
-        let give_up = Instant::now() + PATIENCE;
-        loop {
-            let found = self.ask("count_over_time(up[5m]) * up", false).await;
-            if found.iter().any(|found| found.value >= f64::from(scrapes)) {
-                return;
-            }
-            assert!(Instant::now() < give_up, "Prometheus did not scrape: {found:?}");
-            tokio::time::sleep(LOOK_AGAIN).await;
+                .unwrap(),
+            _process: process,
+            _folder: folder,
         }
     }
 
