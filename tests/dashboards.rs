@@ -3,8 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "support/boards.rs"]
+mod boards;
 #[path = "support/metrics_server.rs"]
 mod metrics_server;
+#[path = "support/prometheus.rs"]
+mod prometheus;
 #[allow(dead_code, reason = "the goldens use all of it")]
 #[path = "support/records.rs"]
 mod records;
@@ -18,8 +22,9 @@ mod servers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use metrics_server::{Found, Prometheus, Scenario, serve};
-use serde_json::Value;
+use boards::{by, json, panels, panels_of, show, substituted};
+use metrics_server::{Scenario, serve};
+use prometheus::{Found, Prometheus};
 use throughline::finding::FindingCode;
 use throughline::metrics::catalogue::{self, PREFIX, Type};
 use throughline::record::{Leftover, Verdict};
@@ -461,106 +466,10 @@ fn leaking() -> throughline::record::RunRecord {
     record
 }
 
-/// What a panel shows, for its query at that position.
-async fn show(
-    prometheus: &Prometheus,
-    board: Board,
-    title: &str,
-    query: usize,
-    chain: &str,
-    target: &str,
-) -> Vec<Found> {
-    let panel = panels_of(board)
-        .into_iter()
-        .find(|panel| panel.title() == title)
-        .unwrap_or_else(|| panic!("{board:?} has no panel `{title}`"));
-    let expr = substituted(&panel.exprs()[query], chain, target);
-    prometheus.ask(&expr, panel.is_over_time()).await
-}
-
-fn by(label: &str, found: &[Found]) -> BTreeMap<String, f64> {
-    found
-        .iter()
-        .map(|found| (found.labels[label].clone(), found.value))
-        .collect()
-}
-
 fn of(pairs: &[(&str, f64)]) -> BTreeMap<String, f64> {
     pairs
         .iter()
         .map(|(name, value)| ((*name).to_owned(), *value))
-        .collect()
-}
-
-/// A query as Grafana would send it.
-fn substituted(expr: &str, chain: &str, target: &str) -> String {
-    let mut query = expr.to_owned();
-    for (variable, value) in [
-        ("$__rate_interval", "30s"),
-        ("$__range", "5m"),
-        ("$window", "5m"),
-        ("$objective", "0.99"),
-        ("$chain", chain),
-        ("$target", target),
-        ("$hop", ".+"),
-        ("$role", ".+"),
-        ("$path", ".+"),
-    ] {
-        query = query.replace(variable, value);
-    }
-    assert!(!query.contains('$'), "a variable that nobody sets: {query}");
-    query
-}
-
-struct Panel(Value);
-
-impl Panel {
-    fn title(&self) -> String {
-        self.text("/title")
-    }
-
-    fn text(&self, pointer: &str) -> String {
-        let text = self.0.pointer(pointer).and_then(Value::as_str);
-        text.unwrap_or_default().to_owned()
-    }
-
-    /// Its queries to Prometheus.
-    fn exprs(&self) -> Vec<String> {
-        let queries = self.0["targets"].as_array().unwrap();
-        let exprs = queries.iter().filter_map(|query| query["expr"].as_str());
-        exprs.map(str::to_owned).collect()
-    }
-
-    fn is_over_time(&self) -> bool {
-        self.0["targets"][0]["range"] == true
-    }
-
-    /// The values that it has a word for, if it shows states.
-    fn states(&self) -> Option<BTreeSet<String>> {
-        let options = self.0.pointer("/fieldConfig/defaults/mappings/0/options")?;
-        Some(options.as_object()?.keys().cloned().collect())
-    }
-}
-
-fn json(board: Board) -> Value {
-    serde_json::from_str(&render(board)).unwrap()
-}
-
-fn panels_of(board: Board) -> Vec<Panel> {
-    let json = json(board);
-    json["panels"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .cloned()
-        .map(Panel)
-        .collect()
-}
-
-fn panels() -> Vec<(Board, Panel)> {
-    Board::ALL
-        .into_iter()
-        .flat_map(|board| panels_of(board).into_iter().map(move |panel| (board, panel)))
         .collect()
 }
 

@@ -398,7 +398,7 @@ fn visibility() -> Value {
                 6,
                 "short",
                 &[Query::now(
-                    "count by (chain, target) (group by (chain, target, table, role, path, operation) (throughline_rls_cell_leak_timestamp_seconds{chain=~\"$chain\",target=~\"$target\"}))",
+                    "max by (chain, target) (throughline_rls_cells{chain=~\"$chain\",target=~\"$target\",outcome=\"leak\"})",
                     "{{chain}} on {{target}}",
                 )],
             )
@@ -410,7 +410,7 @@ fn visibility() -> Value {
                 6,
                 "short",
                 &[Query::now(
-                    "count by (chain, target) (group by (chain, target, table, role, path, operation) (throughline_rls_cell_denied_timestamp_seconds{chain=~\"$chain\",target=~\"$target\"}))",
+                    "max by (chain, target) (throughline_rls_cells{chain=~\"$chain\",target=~\"$target\",outcome=\"own_denied\"})",
                     "{{chain}} on {{target}}",
                 )],
             )
@@ -439,7 +439,8 @@ fn visibility() -> Value {
                     "{{table}} {{operation}} as {{role}} via {{path}} ({{target}})",
                 )],
                 &CELL_STATES,
-            ),
+            )
+            .empty_means("every cell is as declared"),
             series(
                 "Cells by outcome",
                 "How many cells of the last run came out how. `undecidable` that stays high means that the prober does \
@@ -549,7 +550,8 @@ fn prober() -> Value {
                     "sum by (sink) (increase(throughline_export_failures_total[$__rate_interval]))",
                     "{{sink}}",
                 )],
-            ),
+             )
+            .empty_means("no results are sent anywhere"),
             table_of(
                 "Schedule",
                 "For each probe of a daemon: the interval, and whether a run is being made.",

@@ -5,6 +5,7 @@
 
 pub(crate) mod collector;
 pub(crate) mod config;
+pub(crate) mod daemon;
 pub(crate) mod database;
 pub(crate) mod endpoints;
 pub(crate) mod prober;

@@ -1,24 +1,24 @@
 //! Each fault is one page for the target's owner: it names the hop and the reason, comes in the promised number of
 //! runs, and ends when the fault does.
 
-use super::daemon::{Daemon, Runs};
 use super::inbox::{OWNER, Told};
 use super::stack::{Scraped, Stack};
 use super::{CHAIN, Pace, TARGET, config_of_chain, note};
 use crate::harness::Sandbox;
+use crate::harness::daemon::{Daemon, Runs};
 
 /// So many failed runs are paged for,
-const FAILURES: u32 = 2;
+const FAILURES: usize = 2;
 /// of so many. Both are said in the config, which says further that no share of failed runs burns the budget fast:
 /// how long that is told outlives its cause by minutes, whatever the interval (`leak.rs` has it).
-const AMONG: u32 = 3;
+const AMONG: usize = 3;
 /// The promise: in 2 to 4 intervals. The run that was under way when the fault began may have missed it, and another
 /// one may end while the page is on its way.
-const TOLD_WITHIN: u32 = FAILURES + 2;
+const TOLD_WITHIN: usize = FAILURES + 2;
 /// And the end: after a run that passes, when the failed ones are not among the last any more.
-const OVER_WITHIN: u32 = AMONG + 4;
+const OVER_WITHIN: usize = AMONG + 4;
 /// For so many runs more a fault goes on that is told already.
-const GOES_ON: u32 = 3;
+const GOES_ON: usize = 3;
 
 /// What has to be said of a fault.
 struct Case {
@@ -123,7 +123,7 @@ impl Watched {
         self.stack.inbox.assert_no_other_page(fault);
     }
 
-    async fn told(&mut self, fault: &str, before: Runs, most: u32) -> (Told, Runs) {
+    async fn told(&mut self, fault: &str, before: Runs, most: usize) -> (Told, Runs) {
         self.daemon
             .until_told(&mut self.stack, OWNER, fault, before, most)
             .await

@@ -1,22 +1,22 @@
 //! A leak is told to security and to the target's owner, by the first run that sees it, and once.
 
-use super::daemon::Daemon;
 use super::inbox::{OWNER, SECURITY};
 use super::stack::{Scraped, Stack};
 use super::{Pace, TARGET, note};
 use crate::harness::Sandbox;
+use crate::harness::daemon::Daemon;
 
 const MATRIX: &str = "org-visibility";
 /// One run that sees it is enough; the one under way may have missed it, and another may end while the page is on
 /// its way.
-const TOLD_WITHIN: u32 = 3;
+const TOLD_WITHIN: usize = 3;
 /// So many runs that fail would be a fast burn too: three at least, and the same window would still be full of them
 /// when the leak is over.
-const GOES_ON: u32 = 3;
+const GOES_ON: usize = 3;
 /// As soon as a run says so.
-const OVER_WITHIN: u32 = 3;
+const OVER_WITHIN: usize = 3;
 /// And then nothing more.
-const QUIET: u32 = 3;
+const QUIET: usize = 3;
 
 #[tokio::test]
 async fn a_leak_is_told_at_once_to_security_and_the_owner_and_its_end_is_the_end() {

@@ -3,21 +3,21 @@
 
 use std::path::PathBuf;
 
-use super::daemon::{Daemon, Runs};
 use super::inbox::{HEARTBEAT, PROBER, TICKET, Told};
 use super::stack::{Scraped, Stack};
 use super::{CHAIN, Pace, TARGET, config_of_chain, note};
 use crate::harness::Sandbox;
+use crate::harness::daemon::{Daemon, Runs};
 use crate::harness::endpoints::closed;
 
 /// So long nothing happens.
-const HEALTHY: u32 = 20;
+const HEALTHY: usize = 20;
 /// A prober that starts again is not missed any more after its first runs.
-const BACK_WITHIN: u32 = 4;
+const BACK_WITHIN: usize = 4;
 /// Three of the last five runs are a ticket; one more may end while it is on its way.
-const TICKET_WITHIN: u32 = 5;
+const TICKET_WITHIN: usize = 5;
 /// And so many are more than the window of a page has.
-const MORE: u32 = 7;
+const MORE: usize = 7;
 
 #[tokio::test]
 async fn a_chain_that_works_tells_nobody_a_prober_that_is_killed_or_kept_out_only_whoever_runs_it() {
