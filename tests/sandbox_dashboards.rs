@@ -120,7 +120,7 @@ impl Live {
         let sandbox = Sandbox::start(&[]).await;
         let schedule = "\n    schedule: {every: 5s, jitter: 100ms}";
         let config = sandbox
-            .shipped()
+            .patient()
             .line("chain:", &format!("chain: {CHAIN}{schedule}"))
             .line(
                 "org-visibility:",

@@ -13,6 +13,9 @@ use super::prober::{Ran, Running};
 /// A daemon whose runs do not end for so long is stuck: what is counted in runs would be waited for in vain.
 const RUN_LIMIT: Duration = Duration::from_secs(120);
 
+/// So many runs end while one of a kind is awaited, if it comes at all.
+const RUNS_MAX: usize = 30;
+
 /// A running daemon; it is killed with this value. A test that fails shows what it said.
 pub(crate) struct Daemon {
     running: Option<Running>,
@@ -103,11 +106,13 @@ impl Daemon {
 
     /// Waits until one more run of a probe has ended in that way.
     pub(crate) async fn until_ran(&mut self, probe: &str, verdict: Verdict) {
-        let mut seen = self.runs().all;
+        let before = self.runs().all;
+        let mut seen = before;
         let what = format!("a run of {probe}: {}", verdict.as_str());
         let wanted = (probe.to_owned(), verdict);
         while !self.ran[seen..].contains(&wanted) {
             seen = self.ran.len();
+            assert!(seen - before < RUNS_MAX, "{seen} runs, and none is {what}");
             self.next_run(&what).await;
         }
     }
