@@ -398,10 +398,12 @@ fn visibility() -> Value {
                 6,
                 "short",
                 &[Query::now(
-                    "max by (chain, target) (throughline_rls_cells{chain=~\"$chain\",target=~\"$target\",outcome=\"leak\"})",
+                    "max by (chain, target) (throughline_rls_cells{chain=~\"$chain\",target=~\"$target\",outcome=\"leak\"}) \
+                     unless on (chain, target) max by (chain, target) (throughline_last_run_inconclusive) == 1",
                     "{{chain}} on {{target}}",
                 )],
             )
+            .empty_means("not judged")
             .thresholds(&[(None, "green"), (Some(1.0), "red")])
             .click("Runbook", "${runbooks}/finding-cross_tenant_leak.md"),
             stat(
@@ -410,10 +412,12 @@ fn visibility() -> Value {
                 6,
                 "short",
                 &[Query::now(
-                    "max by (chain, target) (throughline_rls_cells{chain=~\"$chain\",target=~\"$target\",outcome=\"own_denied\"})",
+                    "max by (chain, target) (throughline_rls_cells{chain=~\"$chain\",target=~\"$target\",outcome=\"own_denied\"}) \
+                     unless on (chain, target) max by (chain, target) (throughline_last_run_inconclusive) == 1",
                     "{{chain}} on {{target}}",
                 )],
             )
+            .empty_means("not judged")
             .thresholds(&[(None, "green"), (Some(1.0), "orange")])
             .click("Runbook", "${runbooks}/finding-owner_denied.md"),
             table(
@@ -440,7 +444,7 @@ fn visibility() -> Value {
                 )],
                 &CELL_STATES,
             )
-            .empty_means("every cell is as declared"),
+            .empty_means("no leak and no denied row was seen"),
             series(
                 "Cells by outcome",
                 "How many cells of the last run came out how. `undecidable` that stays high means that the prober does \
@@ -550,8 +554,8 @@ fn prober() -> Value {
                     "sum by (sink) (increase(throughline_export_failures_total[$__rate_interval]))",
                     "{{sink}}",
                 )],
-             )
-            .empty_means("no results are sent anywhere"),
+            )
+            .empty_means("no refusal was counted"),
             table_of(
                 "Schedule",
                 "For each probe of a daemon: the interval, and whether a run is being made.",

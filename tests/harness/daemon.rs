@@ -112,7 +112,7 @@ impl Daemon {
         let wanted = (probe.to_owned(), verdict);
         while !self.ran[seen..].contains(&wanted) {
             seen = self.ran.len();
-            assert!(seen - before < RUNS_MAX, "{seen} runs, and none is {what}");
+            assert!(seen - before < RUNS_MAX, "{RUNS_MAX} runs, and none is {what}");
             self.next_run(&what).await;
         }
     }

@@ -39,8 +39,10 @@ impl Page {
             let shared = Arc::clone(&shared);
             async move {
                 let (text, count) = &*shared;
+                let text = text().await;
+                // One that Prometheus gave up is dropped before this.
                 count.send_modify(|scrapes| *scrapes += 1);
-                ([(CONTENT_TYPE, Format::OpenMetrics.content_type())], text().await)
+                ([(CONTENT_TYPE, Format::OpenMetrics.content_type())], text)
             }
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -477,14 +477,8 @@ impl Rules<'_> {
         let by_cell = |metric: &str, window: &str| {
             let found = format!("last_over_time({metric}[{window}])");
             format!(
-                "group by ({CELL}) (\n  {found}\n  == on (chain, target) group_left () max by (chain, target) ({found})\n)"
-            )
-        };
-        let cells = |outcome: &str| {
-            format!(
-                "max by (chain, target) (last_over_time(throughline_rls_cells{{outcome=\"{outcome}\"}}[{lookback}]) \
-                 and ignoring (outcome) throughline:newest_run_timestamp_seconds)\n  \
-                 and on (chain, target) throughline:run_success:fresh"
+                "group by ({CELL}) (\n  {found}\n  unless {found}\n    \
+                 < on (chain, target) group_left () last_over_time(throughline:looked_timestamp_seconds[{window}])\n)"
             )
         };
         vec![
@@ -513,20 +507,21 @@ impl Rules<'_> {
                     .to_owned(),
             ),
             (
-                "How many cells leak, and how many are denied, by the newest run that judges. The series of a cell exists\n\
-                 only while it is one of them, and is found for a while after: a run that sees none has no cell to say it.",
-                "throughline:leaking_cells",
-                cells("leak"),
-            ),
-            ("", "throughline:denied_cells", cells("own_denied")),
-            (
-                "The cells of the newest run that saw a leak, until a run that judges sees none: a prober that stops, or\n\
-                 that cannot look, does not end a leak for a day.",
-                "throughline:leaking_cell",
+                "When the newest run began that looked at every cell and could decide what it saw.",
+                "throughline:looked_timestamp_seconds",
                 format!(
-                    "{}\nand on (chain, target) (last_over_time(throughline:leaking_cells[1d]) > 0)",
-                    by_cell("throughline_rls_cell_leak_timestamp_seconds", "1d")
+                    "max by (chain, target) (\n  \
+                     last_over_time(throughline_last_run_timestamp_seconds[{lookback}])\n  \
+                     and throughline:newest_run_timestamp_seconds\n  \
+                     and ignoring (outcome) last_over_time(throughline_rls_cells{{outcome=\"undecidable\"}}[{lookback}]) == 0\n  \
+                     unless last_over_time(throughline_last_run_inconclusive[{lookback}]) == 1\n)"
                 ),
+            ),
+            (
+                "Cells that a run saw leak, until a later one has looked at every cell: a prober that stops, or that cannot\n\
+                 look, does not end a leak for a day. The value of a cell's series is the start of the run that saw it.",
+                "throughline:leaking_cell",
+                by_cell("throughline_rls_cell_leak_timestamp_seconds", "1d"),
             ),
             (
                 "What a leak made fail is told as a leak, and not once more as a budget that burns when it is over.",
@@ -541,10 +536,7 @@ impl Rules<'_> {
             (
                 "",
                 "throughline:denied_cell",
-                format!(
-                    "{}\nand on (chain, target) (throughline:denied_cells > 0)",
-                    by_cell("throughline_rls_cell_denied_timestamp_seconds", &lookback)
-                ),
+                by_cell("throughline_rls_cell_denied_timestamp_seconds", &lookback),
             ),
         ]
     }
