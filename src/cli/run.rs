@@ -222,9 +222,14 @@ async fn one(
             return (exit, line::bounded(&line, TERMINATION_BYTES_MAX));
         }
     };
-    let mut delivered = report(args, &record);
+    let reported = report(args, &record);
     let delivery = sinks(args, &config.export).deliver(&record, None).await;
-    delivered |= delivery.taken();
+    // A log is no delivery where alerts are made from a sink.
+    let delivered = if delivery.results.is_empty() {
+        reported
+    } else {
+        delivery.taken()
+    };
     for (sink, error) in delivery.failures() {
         sink_failed(sink.as_str(), error);
     }

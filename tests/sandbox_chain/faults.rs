@@ -6,6 +6,7 @@ use throughline::record::{HopVerdict, RunRecord, Verdict};
 
 use crate::harness::Sandbox;
 use crate::harness::config::Config;
+use crate::harness::endpoints::closed;
 
 /// What one run has to say of a fault.
 struct Case {
@@ -244,6 +245,20 @@ async fn a_broken_chain_is_told_in_every_form_and_by_the_exit_code() {
         .secrets
         .assert_absent("the metrics file", metrics.as_bytes());
     assert!(metrics.contains("trigger_missing"), "{metrics}");
+    // A sink that nobody has at home is told, and the verdict stands; the prober has failed, for nobody took it.
+    let config = sandbox.patient().line(
+        "targets:",
+        &format!(
+            "export: {{pushgateway: {{url: 'http://{}'}}}}\ntargets:",
+            closed().await
+        ),
+    );
+    for (exit, code) in [("--exit=chain", 1), ("--exit=prober", 4)] {
+        let untold = sandbox.run_with(&config, "untold.yaml").arg(exit).done().await;
+        assert_eq!(untold.code, Some(code), "{exit}: {}", untold.stderr);
+        assert!(untold.stderr.contains("pushgateway: "), "{}", untold.stderr);
+        assert!(untold.stdout.contains("trigger_missing"), "{}", untold.stdout);
+    }
     sandbox.clear("db-trigger-missing").await;
 
     sandbox.inject("rt-duplicate").await;

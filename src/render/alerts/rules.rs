@@ -661,7 +661,8 @@ impl Rules<'_> {
             ("description", alert.description.to_owned()),
         ];
         let about_target = "{chain=%q,target=%q}";
-        if matches!(alert.tier, "hop" | "chain" | "slo" | "latency") || alert.name == "ThroughlineNotRunning"
+        if matches!(alert.tier, "hop" | "chain" | "slo" | "latency" | "security")
+            || alert.name == "ThroughlineNotRunning"
         {
             annotations.push((
                 "last_good",
