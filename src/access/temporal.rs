@@ -612,6 +612,12 @@ fn history_fact(event: HistoryEvent, errors: Option<&str>) -> Option<HistoryFact
     Some(fact)
 }
 
+/// Whether a history event is the start of its workflow.
+#[must_use]
+pub fn is_start(event_type: &str) -> bool {
+    event_type == "WORKFLOW_EXECUTION_STARTED"
+}
+
 /// Whether a history event closes its workflow, and with which status.
 #[must_use]
 pub fn close_status(event_type: &str) -> Option<&'static str> {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::same;
-use crate::access::temporal::close_status;
+use crate::access::temporal::{close_status, is_start};
 use crate::chain::model::{Chain, Match, Witness, WorkflowStep};
 use crate::chain::template::{Scope, Unresolved};
 use crate::record::{Fact, Fields, Observation};
@@ -152,7 +152,7 @@ fn workflow_step(step: &WorkflowStep, id: &str, observations: &[Observation]) ->
             scheduled_event_id,
             ..
         } if workflow_id == id => match step {
-            WorkflowStep::Started => event_type == "WORKFLOW_EXECUTION_STARTED",
+            WorkflowStep::Started => is_start(event_type),
             WorkflowStep::Closed => close_status(event_type).is_some(),
             WorkflowStep::Activity { name } => {
                 event_type == "ACTIVITY_TASK_COMPLETED"

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::evidence::{Evaluation, evaluate, holds, resolve_all};
 use super::timing::{COMMIT_RESOLUTION_NS, commit_stamp, end_of, start_of};
 use super::{Case, endpoint_for, plain, same};
-use crate::access::temporal::close_status;
+use crate::access::temporal::{close_status, is_start};
 use crate::chain::model::{Expect, Hop, Projection, Via, Witness, WorkflowStep};
 use crate::clock::{Clock, Interval};
 use crate::finding::FindingCode;
@@ -1009,7 +1009,7 @@ fn workflow_record(case: &Case<'_>, id: &str) -> WorkflowRecord {
             } if workflow_id == id => {
                 let at = Some(observation.at);
                 let text = |name: &str| fields.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
-                if event_type == "WORKFLOW_EXECUTION_STARTED" {
+                if is_start(event_type) {
                     record.workflow_run_id = Some(workflow_run_id.clone());
                     record.workflow_type = text("workflow_type");
                     record.task_queue = text("task_queue");

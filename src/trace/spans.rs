@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 
 use super::ids::{SpanId, TraceId, TraceIdError};
 use super::semconv as name;
+use crate::access::temporal::is_start;
 use crate::clock::{Clock, Interval, RunNanos};
 use crate::finding::Finding;
 use crate::matrix::model::AccessPath;
@@ -594,14 +595,19 @@ impl Builder<'_> {
         span
     }
 
-    /// Whether one of the hop's observations is of that workflow.
+    /// Whether one of the hop's observations is the start of that workflow. A hop that saw it close, or an
+    /// activity of it, is an effect and no cause.
     fn saw_start(&self, hop: &HopRecord, id: &str) -> bool {
         self.record
             .observations
             .iter()
             .filter(|seen| hop.observations.contains(&seen.seq))
             .any(|seen| match &seen.fact {
-                Fact::History { workflow_id, .. } | Fact::Workflow { workflow_id, .. } => workflow_id == id,
+                Fact::History {
+                    workflow_id,
+                    event_type,
+                    ..
+                } => workflow_id == id && is_start(event_type),
                 _ => false,
             })
     }

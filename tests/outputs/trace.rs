@@ -14,7 +14,8 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value as AnyVa
 use opentelemetry_proto::tonic::trace::v1::Span as OtlpSpan;
 use prost::Message as _;
 use secrecy::SecretString;
-use throughline::record::RunRecord;
+use throughline::clock::Clock;
+use throughline::record::{Fact, Fields, HopRecord, RunRecord, Source};
 use throughline::trace::otlp::{Exporter, OtlpError, Receipt};
 use throughline::trace::spans::{Trace, Value, spans};
 use throughline::trace::{proto, semconv};
@@ -258,6 +259,55 @@ fn an_activity_does_not_start_before_its_workflow_whatever_the_clocks_say() {
     assert_eq!(starts("createOrganization in the task queue"), (workflow, true));
     let (_, clamped) = starts("createOrganization");
     assert!(!clamped, "only what was moved is marked");
+}
+
+/// The chain's last hop, as shipped: it sees the workflow close.
+fn closed(record: &mut RunRecord) {
+    let mut seen = record.observations.last().unwrap().clone();
+    seen.seq += 1;
+    seen.source = Source::TemporalHistory;
+    seen.clock = Clock::Temporal;
+    seen.at = record.workflows[0].closed.unwrap();
+    seen.fact = Fact::History {
+        workflow_id: record.workflows[0].workflow_id.clone(),
+        workflow_run_id: "0199a7c4-5c70-7b04-b1d7-0f7b9a6e2d10".into(),
+        event_id: 47,
+        event_type: "WORKFLOW_EXECUTION_COMPLETED".into(),
+        activity: None,
+        scheduled_event_id: None,
+        attempt: None,
+        failure: None,
+        fields: Fields::new(),
+    };
+    let cause = record.hops.last().unwrap().clone();
+    record.hops.push(HopRecord {
+        id: "closed".into(),
+        title: "the workflow closes".into(),
+        service: "temporal".into(),
+        after: vec![cause.id],
+        witness: "workflow closed, by its history".into(),
+        start: cause.end,
+        end: Some(seen.at),
+        observations: vec![seen.seq],
+        ..cause
+    });
+    record.observations.push(seen);
+}
+
+#[test]
+fn a_workflow_is_caused_by_the_hop_that_saw_it_start_and_not_by_the_one_that_saw_it_close() {
+    let mut record = records::pass();
+    closed(&mut record);
+    let trace = trace(&record);
+    let span = |start: &str| {
+        trace
+            .spans
+            .iter()
+            .find(|span| span.name.starts_with(start))
+            .unwrap()
+    };
+    assert_eq!(span("workflow ").links, [span("started: ").id]);
+    assert_eq!(span("closed: ").links, [span("active: ").id]);
 }
 
 #[test]
