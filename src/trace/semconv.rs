@@ -86,10 +86,16 @@ pub const SPAN_SOURCE: &str = "throughline.span.source";
 pub const START_UNCERTAINTY_SECONDS: &str = "throughline.clock.start_uncertainty_seconds";
 /// Half the width of the interval in which the span's end lies.
 pub const END_UNCERTAINTY_SECONDS: &str = "throughline.clock.end_uncertainty_seconds";
-/// The offset that was taken out of the stamps of the span's clock.
-pub const CLOCK_OFFSET_SECONDS: &str = "throughline.clock.offset_seconds";
-/// Whose clock wrote the stamp of the span's end.
+/// Whose clock wrote the stamp of the span's end, and of its start unless [`START_CLOCK`] says otherwise.
+/// None: the prober's own.
 pub const CLOCK: &str = "throughline.clock.peer";
+/// The offset that was taken out of that clock's stamps. None: nothing is known of the clock.
+pub const CLOCK_OFFSET_SECONDS: &str = "throughline.clock.offset_seconds";
+/// Whose clock wrote the stamp of the span's start, where it is another than that of the end (`prober`
+/// included).
+pub const START_CLOCK: &str = "throughline.clock.start_peer";
+/// The offset that was taken out of the start's stamp. None for the prober's own clock.
+pub const START_CLOCK_OFFSET_SECONDS: &str = "throughline.clock.start_offset_seconds";
 /// A moment was moved to where causality allows it.
 pub const TIME_CLAMPED: &str = "throughline.time.clamped";
 /// Finding code.

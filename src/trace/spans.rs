@@ -154,6 +154,37 @@ struct Builder<'a> {
     id: TraceId,
 }
 
+/// A moment and whose clock told it.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    at: Interval,
+    clock: Clock,
+}
+
+impl Moment {
+    const fn ours(at: RunNanos) -> Self {
+        Self {
+            at: Interval::point(at),
+            clock: Clock::Prober,
+        }
+    }
+
+    const fn of(seen: &Observation) -> Self {
+        Self {
+            at: seen.at,
+            clock: seen.clock,
+        }
+    }
+
+    /// An event of a workflow's history.
+    const fn temporal(at: Interval) -> Self {
+        Self {
+            at,
+            clock: Clock::Temporal,
+        }
+    }
+}
+
 impl Builder<'_> {
     fn root(&self) -> Span {
         let record = self.record;
@@ -215,7 +246,7 @@ impl Builder<'_> {
                 name::SERVICE_THROUGHLINE,
                 Scope::Prober,
                 phase.name.replace('_', "-"),
-                (Interval::point(phase.start_ns), Interval::point(phase.end_ns)),
+                (Moment::ours(phase.start_ns), Moment::ours(phase.end_ns)),
             )
         })
     }
@@ -264,7 +295,7 @@ impl Builder<'_> {
             attributes.push((name::TEMPERATURE, text(temperature.as_str())));
         }
         if let Some(seen) = deciding {
-            attributes.extend(self.of_observation(seen));
+            attributes.extend(of_observation(seen));
         }
         if let Some(finding) = finding {
             attributes.push((name::FINDING_CODE, text(finding.code.as_str())));
@@ -276,66 +307,95 @@ impl Builder<'_> {
         span.attributes = attributes;
         span.error = (hop.verdict == HopVerdict::Fault).then(|| match finding {
             // A wait that went on to its limit is the fault; one that ended early ended for a reason.
-            _ if hop.end.is_none() && waited_to_the_limit(hop, start) => silence(hop, start),
+            _ if hop.end.is_none() && waited_to_the_limit(hop, start.at) => silence(hop, start.at),
             Some(finding) => finding.summary.clone(),
-            None if hop.end.is_none() => silence(hop, start),
+            None if hop.end.is_none() => silence(hop, start.at),
             None => format!("not as declared: {}", hop.witness),
         });
         Some(span)
     }
 
     /// From where to where the span of a hop goes.
-    fn extent(&self, hop: &HopRecord, deciding: Option<&Observation>) -> Option<(Interval, Interval)> {
+    fn extent(&self, hop: &HopRecord, deciding: Option<&Observation>) -> Option<(Moment, Moment)> {
         if !has_span(hop) {
             return None;
         }
-        if let Some(end) = hop.end {
-            return Some((hop.start.unwrap_or(end), end));
+        let start = self.start_of(hop);
+        if let Some(end) = self.end_of(hop) {
+            return Some((start.unwrap_or(end), end));
         }
         // Silent: the last evidence is the hop's cause, or what else was seen last.
-        let start = hop.start.or_else(|| {
-            let ends = self.record.hops.iter().filter_map(|other| other.end);
-            ends.max_by_key(|end| end.middle())
+        let start = start.or_else(|| {
+            let ends = self.record.hops.iter().filter_map(|other| self.end_of(other));
+            ends.max_by_key(|end| end.at.middle())
         })?;
         let gave_up = hop.gave_up_at_ns.or(deciding.map(|seen| seen.learnt_ns));
-        Some((start, gave_up.map_or(start, Interval::point)))
+        Some((start, gave_up.map_or(start, Moment::ours)))
     }
 
-    fn of_observation(&self, seen: &Observation) -> Vec<(&'static str, Value)> {
-        let mut attributes = match &seen.fact {
-            Fact::Response { status, .. } => {
-                vec![(name::HTTP_RESPONSE_STATUS_CODE, Value::Int(i64::from(*status)))]
-            }
-            Fact::Event { .. } => vec![(name::DB_SYSTEM_NAME, text(name::DB_SYSTEM_POSTGRESQL))],
-            Fact::Row { table, .. } => vec![
-                (name::DB_SYSTEM_NAME, text(name::DB_SYSTEM_POSTGRESQL)),
-                (name::DB_COLLECTION_NAME, text(table)),
-            ],
-            Fact::Frame { table, .. } => vec![
-                (name::MESSAGING_SYSTEM, text(name::MESSAGING_SYSTEM_REALTIME)),
-                (name::MESSAGING_DESTINATION_NAME, text(table)),
-            ],
-            _ => vec![],
-        };
-        if seen.clock != Clock::Prober {
-            attributes.push((name::CLOCK, text(seen.clock.as_str())));
-            let known = self.record.clocks.iter().find(|clock| clock.peer == seen.clock);
+    /// When the hop's effect was there, by the clock of the observation that told it.
+    fn end_of(&self, hop: &HopRecord) -> Option<Moment> {
+        let at = hop.end?;
+        let mut seen = self
+            .record
+            .observations
+            .iter()
+            .filter(|seen| hop.observations.contains(&seen.seq));
+        // Of several that a hop needs, the last one is its end. They are of one witness.
+        let clock = seen.clone().find(|seen| seen.at == at).or_else(|| seen.next());
+        Some(Moment {
+            at,
+            clock: clock.map_or(Clock::Prober, |seen| seen.clock),
+        })
+    }
+
+    /// When the hop's cause was there: the end of a hop before it, or the act, which is the prober's own.
+    fn start_of(&self, hop: &HopRecord) -> Option<Moment> {
+        let at = hop.start?;
+        let causes = || self.record.hops.iter().filter(|other| other.end == Some(at));
+        // A cause that was not seen passes on what caused it: the start is then the end of no direct cause.
+        let cause = causes()
+            .find(|other| hop.after.contains(&other.id))
+            .or_else(|| causes().find(|other| !hop.after.is_empty() && other.id != hop.id));
+        let clock = cause.and_then(|cause| self.end_of(cause)).map(|end| end.clock);
+        Some(Moment {
+            at,
+            clock: clock.unwrap_or(Clock::Prober),
+        })
+    }
+
+    /// Whose clocks the span was reconstructed from, and what was taken out of their stamps. The start's
+    /// are told where it is on another clock than the end.
+    fn clocks(&self, start: Moment, end: Moment) -> Vec<(&'static str, Value)> {
+        let mut attributes = vec![];
+        let mut told = |peer: Clock, peer_key, offset_key| {
+            attributes.push((peer_key, text(peer.as_str())));
+            let known = self.record.clocks.iter().find(|clock| clock.peer == peer);
             if let Some(clock) = known {
-                let offset = seconds(clock.offset.middle());
-                attributes.push((name::CLOCK_OFFSET_SECONDS, Value::Float(offset)));
+                attributes.push((offset_key, Value::Float(seconds(clock.offset.middle()))));
             }
+        };
+        if end.clock != Clock::Prober {
+            told(end.clock, name::CLOCK, name::CLOCK_OFFSET_SECONDS);
+        }
+        if start.clock != end.clock {
+            told(start.clock, name::START_CLOCK, name::START_CLOCK_OFFSET_SECONDS);
         }
         attributes
     }
 
     fn notification(&self, index: usize, heard: &NotificationRecord) -> Span {
-        let arrived = Interval::point(heard.arrived_ns);
+        let arrived = Moment::ours(heard.arrived_ns);
+        let committed = heard.committed.map(|at| Moment {
+            at,
+            clock: Clock::Postgres,
+        });
         let mut span = self.span(
             &format!("notification/{index}"),
             name::SERVICE_THROUGHLINE,
             Scope::Reconstruct,
             format!("receive {} {}", heard.operation, heard.table),
-            (heard.committed.unwrap_or(arrived), arrived),
+            (committed.unwrap_or(arrived), arrived),
         );
         span.kind = Kind::Consumer;
         span.links = self
@@ -358,11 +418,11 @@ impl Builder<'_> {
     }
 
     fn workflow(&self, workflow: &WorkflowRecord) -> Vec<Span> {
-        let Some(started) = workflow.started else {
+        let Some(started) = workflow.started.map(Moment::temporal) else {
             return vec![];
         };
         // What was still open when the run stopped looking is shown until then.
-        let open_end = Interval::point(self.record.duration_ns);
+        let open_end = Moment::ours(self.record.duration_ns);
         let part = format!("workflow/{}", workflow.workflow_id);
         let kind = workflow.workflow_type.as_deref().unwrap_or("workflow");
         let mut span = self.span(
@@ -370,7 +430,7 @@ impl Builder<'_> {
             name::SERVICE_TEMPORAL,
             Scope::Reconstruct,
             format!("workflow {kind}"),
-            (started, workflow.closed.unwrap_or(open_end)),
+            (started, workflow.closed.map_or(open_end, Moment::temporal)),
         );
         span.links = self
             .record
@@ -422,31 +482,30 @@ impl Builder<'_> {
     }
 
     /// The time that an activity waited in the task queue, and the time that a worker had it.
-    fn activity(&self, part: &str, activity: &ActivityRecord, open_end: Interval) -> Vec<Span> {
+    fn activity(&self, part: &str, activity: &ActivityRecord, open_end: Moment) -> Vec<Span> {
         let mut spans = vec![];
-        if let Some(scheduled) = activity.scheduled {
+        let [scheduled, started, closed] =
+            [activity.scheduled, activity.started, activity.closed].map(|at| at.map(Moment::temporal));
+        if let Some(scheduled) = scheduled {
             let mut span = self.span(
                 &format!("{part}/queue"),
                 name::SERVICE_TEMPORAL,
                 Scope::Reconstruct,
                 format!("{} in the task queue", activity.name),
-                (
-                    scheduled,
-                    activity.started.or(activity.closed).unwrap_or(open_end),
-                ),
+                (scheduled, started.or(closed).unwrap_or(open_end)),
             );
             if activity.started.is_none() && activity.outcome != "completed" {
                 span.error = activity.failure.clone();
             }
             spans.push(span);
         }
-        if let Some(started) = activity.started {
+        if let Some(started) = started {
             let mut span = self.span(
                 &format!("{part}/run"),
                 name::SERVICE_WORKER,
                 Scope::Reconstruct,
                 activity.name.clone(),
-                (started, activity.closed.unwrap_or(open_end)),
+                (started, closed.unwrap_or(open_end)),
             );
             span.error = (!matches!(activity.outcome.as_str(), "completed" | "running")).then(|| {
                 let failure = activity.failure.clone();
@@ -473,13 +532,14 @@ impl Builder<'_> {
     /// One span for each path and identity that was looked through. Where there are too many, those with
     /// something wrong in them come first.
     fn looks(&self, visibility: &VisibilityRecord) -> Vec<Span> {
-        let mut times: HashMap<usize, (Interval, Interval)> = HashMap::new();
+        let mut times: HashMap<usize, (Moment, Moment)> = HashMap::new();
         for seen in &self.record.observations {
             if let Fact::Cell { cell, .. } = &seen.fact
                 && let Ok(index) = usize::try_from(*cell)
             {
-                let extent = times.entry(index).or_insert((seen.at, seen.at));
-                *extent = joined(*extent, (seen.at, seen.at));
+                let at = Moment::of(seen);
+                let extent = times.entry(index).or_insert((at, at));
+                *extent = joined(*extent, (at, at));
             }
         }
         let mut places: HashMap<(AccessPath, &str), usize> = HashMap::new();
@@ -524,7 +584,7 @@ impl Builder<'_> {
         let extent = look.time.unwrap_or_else(|| {
             let (from, until) =
                 witness.map_or((0, record.duration_ns), |phase| (phase.start_ns, phase.end_ns));
-            (Interval::point(from), Interval::point(until))
+            (Moment::ours(from), Moment::ours(until))
         });
         let path = look.path.as_str();
         let mut span = self.span(
@@ -586,7 +646,8 @@ impl Builder<'_> {
         span.events = bad()
             .take(CELL_EVENTS_MAX)
             .map(|(cell, time)| {
-                let at_unix_ns = time.map_or(span.end_unix_ns, |(_, last)| self.unix(last.middle().max(0)));
+                let at_unix_ns =
+                    time.map_or(span.end_unix_ns, |(_, last)| self.unix(last.at.middle().max(0)));
                 cell_event(cell, at_unix_ns)
             })
             .collect();
@@ -612,17 +673,18 @@ impl Builder<'_> {
             })
     }
 
-    /// A child of the root, with the uncertainty of its ends where it matters. It starts neither before
-    /// the root nor after its own end.
+    /// A child of the root, with the clocks that its ends were corrected from, and with their uncertainty
+    /// where it matters. It starts neither before the root nor after its own end.
     fn span(
         &self,
         part: &str,
         service: &str,
         scope: Scope,
         named: String,
-        (start, end): (Interval, Interval),
+        (start, end): (Moment, Moment),
     ) -> Span {
-        let mut attributes = vec![];
+        let mut attributes = self.clocks(start, end);
+        let (start, end) = (start.at, end.at);
         for (key, at) in [
             (name::START_UNCERTAINTY_SECONDS, start),
             (name::END_UNCERTAINTY_SECONDS, end),
@@ -677,8 +739,8 @@ struct Look<'a> {
     path: AccessPath,
     identity: &'a str,
     /// First and last observation.
-    time: Option<(Interval, Interval)>,
-    cells: Vec<(&'a CellRecord, Option<(Interval, Interval)>)>,
+    time: Option<(Moment, Moment)>,
+    cells: Vec<(&'a CellRecord, Option<(Moment, Moment)>)>,
 }
 
 impl Look<'_> {
@@ -689,10 +751,10 @@ impl Look<'_> {
 }
 
 /// The earlier of two beginnings and the later of two ends.
-fn joined(one: (Interval, Interval), other: (Interval, Interval)) -> (Interval, Interval) {
+fn joined(one: (Moment, Moment), other: (Moment, Moment)) -> (Moment, Moment) {
     (
-        std::cmp::min_by_key(one.0, other.0, |at| at.middle()),
-        std::cmp::max_by_key(one.1, other.1, |at| at.middle()),
+        std::cmp::min_by_key(one.0, other.0, |moment| moment.at.middle()),
+        std::cmp::max_by_key(one.1, other.1, |moment| moment.at.middle()),
     )
 }
 
@@ -773,6 +835,25 @@ fn silence(hop: &HopRecord, start: Interval) -> String {
         words::duration(waited_ns(hop, start))
     };
     format!("no {missing} within {within}")
+}
+
+/// What the conventions of databases, messaging and HTTP say of an observation.
+fn of_observation(seen: &Observation) -> Vec<(&'static str, Value)> {
+    match &seen.fact {
+        Fact::Response { status, .. } => {
+            vec![(name::HTTP_RESPONSE_STATUS_CODE, Value::Int(i64::from(*status)))]
+        }
+        Fact::Event { .. } => vec![(name::DB_SYSTEM_NAME, text(name::DB_SYSTEM_POSTGRESQL))],
+        Fact::Row { table, .. } => vec![
+            (name::DB_SYSTEM_NAME, text(name::DB_SYSTEM_POSTGRESQL)),
+            (name::DB_COLLECTION_NAME, text(table)),
+        ],
+        Fact::Frame { table, .. } => vec![
+            (name::MESSAGING_SYSTEM, text(name::MESSAGING_SYSTEM_REALTIME)),
+            (name::MESSAGING_DESTINATION_NAME, text(table)),
+        ],
+        _ => vec![],
+    }
 }
 
 fn source_of(seen: &Observation) -> &'static str {

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -317,6 +317,135 @@ fn a_span_never_ends_before_it_starts() {
     for span in trace(&record).spans {
         assert!(span.start_unix_ns <= span.end_unix_ns, "{}", span.name);
     }
+}
+
+#[test]
+fn a_moment_that_contradicts_its_cause_is_moved_and_marked_wherever_it_is() {
+    let mut record = records::pass();
+    let before = trace(&record);
+    // An event, a commit and an activity by clocks that were set wrong.
+    record.hops[5].end = Some(records::point(12.0));
+    record.notifications[1].committed = Some(records::interval(2_000.0, 2_001.0));
+    record.workflows[0].activities[0].scheduled = Some(records::interval(950.0, 955.0));
+    let after = trace(&record);
+    let clamped = |trace: &Trace| -> Vec<String> {
+        let marked = (semconv::TIME_CLAMPED, Value::Bool(true));
+        let spans = trace.spans.iter();
+        spans
+            .filter(|span| span.attributes.contains(&marked))
+            .map(|span| span.name.clone())
+            .collect()
+    };
+    assert_eq!(clamped(&before), [String::new(); 0]);
+    assert_eq!(
+        clamped(&after),
+        [
+            "claimed: the worker claims it",
+            "receive UPDATE public.workflow_queue_projection",
+            "createOrganization in the task queue",
+        ]
+    );
+    for span in after
+        .spans
+        .iter()
+        .filter(|span| clamped(&after).contains(&span.name))
+    {
+        assert!(span.start_unix_ns <= span.end_unix_ns, "{}", span.name);
+    }
+}
+
+/// Whose clock told the end of a hop, by the words of its witness.
+fn clock_of(hop: &HopRecord) -> Clock {
+    match hop.witness.split(' ').next().unwrap() {
+        _ if hop.end.is_none() => Clock::Prober,
+        "event" | "row" => Clock::Postgres,
+        "workflow" => Clock::Temporal,
+        "response" | "INSERT" => Clock::Prober,
+        other => panic!("unexpected {other}"),
+    }
+}
+
+#[test]
+fn every_span_that_is_not_of_the_probers_own_clock_says_whose_and_by_how_much() {
+    let mut all = records::all().map(|(_, record)| record).to_vec();
+    closed(&mut all[0]);
+    let mut open = records::pass();
+    open.workflows[0].closed = None;
+    all.push(open);
+    let mut seen = BTreeSet::new();
+    for record in &all {
+        for span in trace(record).spans {
+            let hop = record
+                .hops
+                .iter()
+                .find(|hop| span.name == format!("{}: {}", hop.id, hop.title));
+            // Start and end.
+            let clocks = if let Some(hop) = hop {
+                let cause = hop.after.first().and_then(|id| record.hop(id));
+                (cause.map_or(Clock::Prober, clock_of), clock_of(hop))
+            } else if span.name.starts_with("receive ") {
+                (Clock::Postgres, Clock::Prober)
+            } else if span.name.starts_with("workflow ") && record.workflows[0].closed.is_none() {
+                (Clock::Temporal, Clock::Prober)
+            } else if span.service == "temporal" || span.service == "worker" {
+                (Clock::Temporal, Clock::Temporal)
+            } else {
+                (Clock::Prober, Clock::Prober)
+            };
+            let told = |key| {
+                let mut attributes = span.attributes.iter();
+                attributes
+                    .find(|(name, _)| *name == key)
+                    .map(|(_, value)| value.clone())
+            };
+            let peer = |clock: Clock| Some(Value::Text(clock.as_str().into()));
+            let offset = |clock: Clock| {
+                let known = record.clocks.iter().find(|known| known.peer == clock)?;
+                Some(Value::Float(known.offset.middle() as f64 / 1e9))
+            };
+            let (start, end) = clocks;
+            let foreign = end != Clock::Prober;
+            assert_eq!(
+                told(semconv::CLOCK),
+                peer(end).filter(|_| foreign),
+                "{}",
+                span.name
+            );
+            assert_eq!(told(semconv::CLOCK_OFFSET_SECONDS), offset(end), "{}", span.name);
+            let own = start != end;
+            assert_eq!(
+                told(semconv::START_CLOCK),
+                peer(start).filter(|_| own),
+                "{}",
+                span.name
+            );
+            assert_eq!(
+                told(semconv::START_CLOCK_OFFSET_SECONDS),
+                offset(start).filter(|_| own),
+                "{}",
+                span.name
+            );
+            // Nothing of the above is told as nothing: the samples know every clock that they use.
+            for clock in [start, end] {
+                assert!(clock == Clock::Prober || offset(clock).is_some(), "{}", span.name);
+            }
+            seen.insert(clocks);
+        }
+    }
+    // The samples hold every pair of clocks that a span of theirs can go from and to.
+    assert_eq!(
+        seen.into_iter().collect::<Vec<_>>(),
+        [
+            (Clock::Prober, Clock::Prober),
+            (Clock::Prober, Clock::Postgres),
+            (Clock::Postgres, Clock::Prober),
+            (Clock::Postgres, Clock::Postgres),
+            (Clock::Postgres, Clock::Temporal),
+            (Clock::Temporal, Clock::Prober),
+            (Clock::Temporal, Clock::Postgres),
+            (Clock::Temporal, Clock::Temporal),
+        ]
+    );
 }
 
 #[test]
