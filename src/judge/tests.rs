@@ -29,6 +29,8 @@ struct Story {
     observations: Vec<Observation>,
     gave_up: Vec<Option<i64>>,
     sequence: i64,
+    /// The clock whose stamps contradicted each other.
+    stepped: Option<Clock>,
 }
 
 impl Story {
@@ -47,6 +49,7 @@ impl Story {
             observations: Vec::new(),
             gave_up: vec![None; hops],
             sequence: 0,
+            stepped: None,
         }
     }
 
@@ -287,7 +290,7 @@ impl Story {
                 latest: 0,
             },
             samples: 1,
-            inconsistent: false,
+            inconsistent: self.stepped == Some(peer),
         };
         let clocks = [exact(Clock::Postgres), exact(Clock::Temporal)];
         let case = Case {
@@ -724,6 +727,35 @@ fn an_event_before_its_cause_is_out_of_order() {
         }
     }
     story.blames("completed", FindingCode::OutOfOrder);
+}
+
+#[test]
+fn a_hop_that_is_seen_before_its_cause_breaks_the_chain_unless_a_clock_was_stepped() {
+    let mut story = whole();
+    let (early, start) = (15, story.start);
+    let queued = story
+        .observations
+        .iter_mut()
+        .find(|seen| matches!(&seen.fact, Fact::Event { event_type, .. } if event_type == "workflow.queue.pending"))
+        .expect("queued");
+    queued.stamp = Some(start + Duration::milliseconds(early));
+    queued.at = Interval::point(early * MS);
+    let order = |judgement: &Judgement| {
+        let mut made = judgement.assertions.iter();
+        made.find(|made| made.record.name == "hop.queued.order")
+            .map(|made| made.record.outcome)
+    };
+    let judgement = story.blames("queued", FindingCode::OutOfOrder);
+    assert_eq!(order(&judgement), Some(Outcome::Violated));
+
+    // The same stamps by a clock that contradicts itself: the order may be the clock's doing.
+    story.stepped = Some(Clock::Postgres);
+    let (judgement, said) = story.judged();
+    assert_eq!(order(&judgement), Some(Outcome::Undecidable));
+    assert_eq!((said.verdict, said.fault), (Verdict::Inconclusive, None));
+    let codes: Vec<_> = said.findings.iter().map(|finding| finding.code).collect();
+    assert_eq!(codes, [FindingCode::ClockUntrusted]);
+    assert_eq!(said.findings[0].hop.as_deref(), Some("queued"));
 }
 
 #[test]
