@@ -119,7 +119,7 @@ fn is_error(span: &Span) -> bool {
         .is_some_and(|status| status.code == i32::from(StatusCode::Error))
 }
 
-/// The tree without what differs from run to run: ids, times and counts.
+/// The tree with its links (`<`: caused by), without what differs from run to run: ids, times and counts.
 fn tree(request: &ExportTraceServiceRequest) -> String {
     let all = spans(request);
     let mut children: BTreeMap<&[u8], Vec<&(String, &Span)>> = BTreeMap::new();
@@ -129,12 +129,22 @@ fn tree(request: &ExportTraceServiceRequest) -> String {
             .or_default()
             .push(entry);
     }
+    let names: BTreeMap<&[u8], &str> = all
+        .iter()
+        .map(|(_, span)| (span.span_id.as_slice(), span.name.as_str()))
+        .collect();
     let mut text = String::new();
-    draw(&children, &[], 0, &mut text);
+    draw(&children, &names, &[], 0, &mut text);
     text
 }
 
-fn draw(children: &BTreeMap<&[u8], Vec<&(String, &Span)>>, parent: &[u8], depth: usize, text: &mut String) {
+fn draw(
+    children: &BTreeMap<&[u8], Vec<&(String, &Span)>>,
+    names: &BTreeMap<&[u8], &str>,
+    parent: &[u8],
+    depth: usize,
+    text: &mut String,
+) {
     for (service, span) in children.get(parent).into_iter().flatten() {
         let kind = SpanKind::try_from(span.kind).unwrap().as_str_name();
         let kind = kind.trim_start_matches("SPAN_KIND_").to_lowercase();
@@ -149,7 +159,11 @@ fn draw(children: &BTreeMap<&[u8], Vec<&(String, &Span)>>, parent: &[u8], depth:
             let _ = write!(text, " ERROR {}", anonymous(&status.message));
         }
         text.push('\n');
-        draw(children, &span.span_id, depth + 1, text);
+        for link in &span.links {
+            let cause = anonymous(names[link.span_id.as_slice()]);
+            let _ = writeln!(text, "{:indent$}< {cause}", "", indent = depth * 2 + 4);
+        }
+        draw(children, names, &span.span_id, depth + 1, text);
     }
 }
 
