@@ -336,7 +336,7 @@ fn a_moment_that_contradicts_its_cause_is_moved_and_marked_wherever_it_is() {
             .map(|span| span.name.clone())
             .collect()
     };
-    assert_eq!(clamped(&before), [String::new(); 0]);
+    assert!(clamped(&before).is_empty());
     assert_eq!(
         clamped(&after),
         [
