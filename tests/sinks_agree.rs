@@ -32,7 +32,7 @@ use opentelemetry_proto::tonic::metrics::v1::AggregationTemporality;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use prost::Message as _;
-use servers::{LISTENS, PROMETHEUS_IS_READY, free, program, ready, start};
+use servers::{LISTENS, free, program, ready, start};
 use throughline::config::model::Export;
 use throughline::record::{RunRecord, Verdict};
 use throughline::serve::http;
@@ -332,7 +332,6 @@ struct Prometheus {
 
 impl Prometheus {
     async fn start(folder: &Path, gates: &[Gate]) -> Self {
-        let address = free().await;
         let mut config = String::from("scrape_configs:\n");
         for gate in gates {
             // As it is written in docs/metrics.md: without honor_labels a Pushgateway's labels are renamed.
@@ -352,19 +351,8 @@ impl Prometheus {
                 .unwrap();
             }
         }
-        let file = folder.join("prometheus.yml");
-        std::fs::write(&file, config).unwrap();
-        let log = folder.join("prometheus.log");
-        let mut process = start(
-            Command::new(program("PROMETHEUS_BIN", "prometheus")),
-            &[
-                format!("--config.file={}", file.display()),
-                format!("--storage.tsdb.path={}", folder.join("tsdb").display()),
-                format!("--web.listen-address={address}"),
-                "--enable-feature=exemplar-storage".to_owned(),
-            ],
-        );
-        ready(&mut process, PROMETHEUS_IS_READY, address, &log).await;
+        let flag = "--enable-feature=exemplar-storage";
+        let (process, address) = servers::prometheus(folder, &config, flag).await;
         Self {
             address,
             client: reqwest::Client::new(),

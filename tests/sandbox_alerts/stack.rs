@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 
 use super::inbox::{self, Inbox, Told};
 use super::note;
-use super::servers::{LISTENS, PROMETHEUS_IS_READY, free, program, ready, start};
+use super::servers::{self, LISTENS, free, program, ready, start};
 use crate::harness::Sandbox;
 
 /// How long a page may take that nothing can be counted for: three intervals in which nobody runs, and what a busy
@@ -78,9 +78,8 @@ impl Stack {
                 (gateway.address, true)
             }
         };
-        let config = folder.path().join("prometheus.yaml");
         let rules = rendered.join("throughline.rules.yaml");
-        let text = format!(
+        let config = format!(
             "global: {{scrape_interval: 1s, scrape_timeout: 1s}}
 rule_files: ['{}']
 alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{alertmanager}']}}]}}]}}
@@ -89,20 +88,9 @@ scrape_configs:
 ",
             rules.display()
         );
-        std::fs::write(&config, text).unwrap();
-        let prometheus = free().await;
-        let log = folder.path().join("prometheus.log");
-        let mut process = start(
-            Command::new(program("PROMETHEUS_BIN", "prometheus")),
-            &[
-                format!("--config.file={}", config.display()),
-                format!("--storage.tsdb.path={}", folder.path().join("tsdb").display()),
-                format!("--web.listen-address={prometheus}"),
-                // What goes on is sent again, as each minute for intervals of minutes.
-                "--rules.alert.resend-delay=5s".to_owned(),
-            ],
-        );
-        ready(&mut process, PROMETHEUS_IS_READY, prometheus, &log).await;
+        // What goes on is sent again, as each minute for intervals of minutes.
+        let flag = "--rules.alert.resend-delay=5s";
+        let (process, prometheus) = servers::prometheus(folder.path(), &config, flag).await;
         processes.push(process);
         Self {
             inbox,

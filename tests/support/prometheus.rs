@@ -12,10 +12,10 @@ use axum::routing::get;
 use chrono::Utc;
 use serde_json::Value;
 use throughline::metrics::text::Format;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::sync::watch;
 
-use super::servers::{PROMETHEUS_IS_READY, free, program, ready, start};
+use super::servers;
 
 /// What something of a second may take on a machine with other work.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -92,24 +92,12 @@ impl Prometheus {
     pub(crate) async fn start(page: SocketAddr) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("prometheus.yml");
-        let text = format!(
+        let config = format!(
             "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
              scrape_configs: [{{job_name: throughline, static_configs: [{{targets: ['{page}']}}]}}]\n"
         );
-        std::fs::write(&config, text).unwrap();
-        let address = free().await;
-        let mut process = start(
-            Command::new(program("PROMETHEUS_BIN", "prometheus")),
-            &[
-                format!("--config.file={}", config.display()),
-                format!("--storage.tsdb.path={}", folder.path().join("tsdb").display()),
-                format!("--web.listen-address={address}"),
-                "--enable-feature=exemplar-storage".to_owned(),
-            ],
-        );
-        let log = folder.path().join("prometheus.log");
-        ready(&mut process, PROMETHEUS_IS_READY, address, &log).await;
+        let flag = "--enable-feature=exemplar-storage";
+        let (process, address) = servers::prometheus(folder.path(), &config, flag).await;
         Self {
             base: format!("http://{address}"),
             client: reqwest::Client::builder()

@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 /// What a program may take to start.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// What Prometheus logs when it answers queries,
-pub(crate) const PROMETHEUS_IS_READY: &str = "Server is ready to receive web requests";
+const PROMETHEUS_IS_READY: &str = "Server is ready to receive web requests";
 /// and what the other two do.
 pub(crate) const LISTENS: &str = "Listening on";
 
@@ -39,6 +39,26 @@ pub(crate) fn start(mut command: Command, arguments: &[String]) -> Child {
         .unwrap_or_else(|error| {
             panic!("cannot run {command:?} ({error}): `cargo xtask setup --all` says how to have it")
         })
+}
+
+/// Starts Prometheus with that config and answers when it is ready, with where it listens. What it stores and logs goes
+/// to the folder.
+pub(crate) async fn prometheus(folder: &Path, config: &str, flag: &str) -> (Child, SocketAddr) {
+    let file = folder.join("prometheus.yml");
+    std::fs::write(&file, config).unwrap();
+    let address = free().await;
+    let mut process = start(
+        Command::new(program("PROMETHEUS_BIN", "prometheus")),
+        &[
+            format!("--config.file={}", file.display()),
+            format!("--storage.tsdb.path={}", folder.join("tsdb").display()),
+            format!("--web.listen-address={address}"),
+            flag.to_owned(),
+        ],
+    );
+    let log = folder.join("prometheus.log");
+    ready(&mut process, PROMETHEUS_IS_READY, address, &log).await;
+    (process, address)
 }
 
 /// Waits until it logs that, and fails unless it is ready then. All that it logs goes to the file.
